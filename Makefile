@@ -1,0 +1,38 @@
+# demo: set up and run the main job on a drawn corpus.  test: check, then every test.
+# check: lint, format, types, architecture.             lock: compile requirements.lock anew.
+.PHONY: demo test check lock
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+DEMO := demo
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+
+export RAY_USAGE_STATS_ENABLED := 0
+
+demo: $(VENV)/.installed
+	$(BIN)/fakesift demo $(DEMO)
+
+test: check
+	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+lock:
+	$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links \
+		--group dev --group prebuilt pyproject.toml -o requirements.lock
+
+$(VENV)/.installed: requirements.lock pyproject.toml Makefile
+	@test -n "$(PYTHON)" || { echo "fakesift needs Python 3.11, 3.12 or 3.13 (python3 with venv); none was found on PATH"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check "uv==$(UV_VERSION)"
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync -q --require-hashes requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps --no-build-isolation --editable .
+	touch $@

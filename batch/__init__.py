@@ -1,0 +1,1 @@
+"""The library: data in, data out. Knows neither Ray nor a command line."""

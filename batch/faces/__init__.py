@@ -1,0 +1,1 @@
+"""Faces: see the modules."""

@@ -1,0 +1,183 @@
+"""The default detector: BlazeFace says where a face may be, dlib's HOG looks there and decides.
+
+1. One pass of the network over the whole frame. What it is sure of, and large enough, is a proposal.
+2. A second look: a frame of 1920 px shrunk to 192 leaves a face of 80 px eight pixels. Weak and small answers are
+   looked at again through up to two square windows, at a few times the resolution.
+3. Proposals that lie together share one patch, scaled so that the face is about 100 px, at a scale of the image pyramid
+   that dlib climbs on the whole frame: so it tries the same sizes, and boxes agree with `hog`'s.
+4. What dlib finds there is the detection. Its box goes back to pixels of the frame.
+5. Where nothing was found, dlib searches the whole frame, much reduced, for a close-up: the network, made for faces
+   across a room, does not see one that fills the picture.
+
+Scores are dlib's, from -0.1: a place that the network points at needs a little less evidence than any of the million
+windows of a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import dlib
+import numpy as np
+
+from batch.faces.blazeface import INPUT_PX, BlazeFace, Floats, Proposals, intersection_over_union, join, suppress
+from batch.faces.detect import DetectOptions, Frame
+from batch.records import Box, Detection, LumaImage
+
+_HINT, _SURE = 0.05, 0.3
+# A face needs this many pixels of the network's input before its answer stands without a second look.
+_CLEAR_PX = 18
+_WINDOW_SHARE, _MAX_WINDOWS = 0.75, 2
+_MAX_PATCHES = 24
+
+# dlib halves nothing: its pyramid shrinks by 5/6, from the frame doubled once.
+_PYRAMID = 2 * (5 / 6) ** np.arange(24)
+_FACE_PX = 100
+_PATCH_SIDES = 2.0
+_LIKE_SIZE, _SHARE_GAIN = 1.6, 0.9
+_HOG_THRESHOLD = -0.1
+# dlib's smallest box, in pixels of the image that it is given.
+_HOG_WINDOW_PX = 72
+# Share of the shorter side from which a face is a close-up. Searching for those of 0.2 takes three times as long.
+_CLOSE_UP = 0.3
+_SAME_FACE = 0.3
+
+
+class CascadeDetector:
+    """Proposals of a small network, confirmed by dlib's HOG on patches of the brightness plane, one thread."""
+
+    name = "cascade"
+
+    def __init__(self, options: DetectOptions) -> None:
+        """Loads the network and the detector, 60 ms; sets OpenCV to one thread in this process."""
+        cv2.setNumThreads(1)
+        self._net = BlazeFace()
+        self._hog: Any = dlib.get_frontal_face_detector()
+        self._options = options
+
+    def detect(self, frame: Frame) -> list[Detection]:
+        """The faces of one frame, best first. Those below `min_face` are not sought, yet one may be among them."""
+        luma = frame.luma()
+        smallest_px = self._options.min_face * min(luma.shape)
+        patches = _patches(self._propose(luma, smallest_px), frame.width_px, frame.height_px)[:_MAX_PATCHES]
+        found = [face for box, side in patches for face in self._confirm(luma, box, side)]
+        if not found:
+            found = self._search(luma, smallest_px if self._options.recheck_empty else self._close_up_px(luma))
+        return _distinct(found)
+
+    def _close_up_px(self, luma: LumaImage) -> float:
+        return float(max(_CLOSE_UP, self._options.min_face) * min(luma.shape))
+
+    def detect_many(self, frames: Sequence[Frame]) -> list[list[Detection]]:
+        """One after the other: on one thread a batch of the network takes as long as its frames."""
+        return [self.detect(frame) for frame in frames]
+
+    def _propose(self, luma: LumaImage, smallest_px: float) -> Proposals:
+        """Where to ask dlib: sure answers of the whole frame and those of the second look, best first."""
+        height, width = luma.shape
+        whole = Box(left=0, top=0, right=width, bottom=height)
+        hints = suppress(self._net.propose(luma, whole, _HINT))
+        # The network's boxes of small faces come out too large by half.
+        hints = hints.where(hints.sides >= smallest_px / 1.5)
+        clear = (hints.scores >= _SURE) & (hints.sides >= _CLEAR_PX * max(height, width) / INPUT_PX)
+        windows = _windows(hints.where(~clear), width, height)
+        looks = [self._net.propose(luma, window, _SURE) for window in windows]
+        return suppress(join([hints.where(clear), *looks]))
+
+    def _confirm(self, luma: LumaImage, patch: Box, side_px: float) -> list[Detection]:
+        """Dlib's faces in one patch, in which faces of about `side_px` are expected."""
+        scale = float(_PYRAMID[np.argmin(np.abs(np.log(_PYRAMID * side_px / _FACE_PX)))])
+        return self._hog_at(luma, patch, scale, _HOG_THRESHOLD)
+
+    def _search(self, luma: LumaImage, smallest_px: float) -> list[Detection]:
+        """Dlib's faces in the whole frame, scaled so that its smallest box is the smallest face."""
+        height, width = luma.shape
+        whole = Box(left=0, top=0, right=width, bottom=height)
+        return self._hog_at(luma, whole, min(2.0, _HOG_WINDOW_PX / smallest_px), 0.0)
+
+    def _hog_at(self, luma: LumaImage, part: Box, scale: float, threshold: float) -> list[Detection]:
+        """Dlib's faces in a part of the frame resized by `scale`, in pixels of the frame and cut to it."""
+        height, width = luma.shape
+        size = (max(1, round(part.width * scale)), max(1, round(part.height * scale)))
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        resized = cv2.resize(luma[part.top : part.bottom, part.left : part.right], size, interpolation=method)
+        rects, scores, _ = self._hog.run(resized, 0, threshold)
+        across, down = part.width / size[0], part.height / size[1]
+        return [
+            Detection(
+                box_px=Box(
+                    left=max(0, round(rect.left() * across) + part.left),
+                    top=max(0, round(rect.top() * down) + part.top),
+                    right=min(width, round(rect.right() * across) + part.left),
+                    bottom=min(height, round(rect.bottom() * down) + part.top),
+                ),
+                score=float(score),
+            )
+            for rect, score in zip(rects, scores, strict=True)
+        ]
+
+
+def _windows(hints: Proposals, width: int, height: int) -> Iterator[Box]:
+    """Square windows over the hints, the best first, each over as many as fit; at most `_MAX_WINDOWS`."""
+    side = max(1, int(_WINDOW_SHARE * min(width, height)))
+    left = hints.centres
+    for _ in range(_MAX_WINDOWS):
+        if not len(left):
+            return
+        near = left[(np.abs(left - left[0]) < 0.45 * side).all(axis=1)]
+        centre = (near.min(axis=0) + near.max(axis=0)) / 2
+        x = int(np.clip(centre[0] - side / 2, 0, width - side))
+        y = int(np.clip(centre[1] - side / 2, 0, height - side))
+        yield Box(left=x, top=y, right=x + side, bottom=y + side)
+        left = left[~((left > (x, y)) & (left < (x + side, y + side))).all(axis=1)]
+
+
+def _patches(proposals: Proposals, width: int, height: int) -> list[tuple[Box, float]]:
+    """Parts of the frame to look at closely, best first, with the side of the face expected in each, in pixels.
+
+    Proposals of like size share a patch where that makes less to look at than one for each: a face at a distance draws
+    three or four that do not overlap enough to be the same.
+    """
+    areas: list[Floats] = []
+    sides: list[list[float]] = []
+    for centre, side in zip(proposals.centres, proposals.sides, strict=True):
+        reach = _PATCH_SIDES * side / 2
+        area = np.concatenate([centre - reach, centre + reach])
+        for held, expected in zip(areas, sides, strict=True):
+            union = np.concatenate([np.minimum(held[:2], area[:2]), np.maximum(held[2:], area[2:])])
+            alike = 1 / _LIKE_SIZE < side / np.median(expected) < _LIKE_SIZE
+            if alike and _extent(union) < _SHARE_GAIN * (_extent(held) + _extent(area)):
+                held[:] = union
+                expected.append(float(side))
+                break
+        else:
+            areas.append(area)
+            sides.append([float(side)])
+    boxes = [_inside(area, width, height) for area in areas]
+    patches = zip(boxes, sides, strict=True)
+    return [(box, float(np.median(expected))) for box, expected in patches if min(box.width, box.height) >= 16]
+
+
+def _extent(box: Floats) -> float:
+    return float((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def _inside(box: Floats, width: int, height: int) -> Box:
+    """The part of a box within the frame, in whole pixels."""
+    left, top, right, bottom = (round(float(value)) for value in box)
+    return Box(left=max(left, 0), top=max(top, 0), right=min(right, width), bottom=min(bottom, height))
+
+
+def _distinct(found: list[Detection]) -> list[Detection]:
+    """Best first, without those that overlap a better one: two patches can show the same face."""
+    kept: list[Detection] = []
+    edges = np.empty((0, 4), np.float32)
+    for face in sorted(found, key=lambda face: -(face.score or 0.0)):
+        box = face.box_px
+        edge = np.array([box.left, box.top, box.right, box.bottom], np.float32)
+        if not (intersection_over_union(edge, edges) >= _SAME_FACE).any():
+            kept.append(face)
+            edges = np.vstack([edges, edge])
+    return kept

@@ -1,0 +1,1 @@
+"""Shards: see the modules."""

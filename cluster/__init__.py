@@ -1,0 +1,1 @@
+"""Where jobs run. Knows jobs by their command line alone."""

@@ -1,0 +1,44 @@
+"""The root command: `fakesift JOB ARGS...`. The one file that knows both jobs and cluster commands."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "preprocess": ("jobs.preprocess", "video corpus to Parquet shards of face crops"),
+    "status": ("jobs.status", "what an output holds, what is left, which files are faults"),
+    "demo-corpus": ("jobs.demo_corpus", "draw a corpus with the shape of DFDC, without photographs"),
+    "demo": ("jobs.demo", "draw a corpus and run the jobs on it"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; loads no other."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(_usage())
+        return 0 if arguments else 2
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        print(f"fakesift: no command {name!r}, expected one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    code: int = import_module(COMMANDS[name][0]).main(rest)
+    return code
+
+
+def _usage() -> str:
+    rows = [f"  {name:<12} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: fakesift COMMAND ARGS...",
+            "",
+            *rows,
+            "",
+            "fakesift COMMAND --help shows a command's options.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

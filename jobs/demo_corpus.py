@@ -1,0 +1,67 @@
+"""Draws a corpus with the shape of DFDC: reals, fakes made from them, and planted bad files. No photographs.
+
+fakesift demo-corpus demo/corpus
+fakesift demo-corpus demo/small --identities 4 --parts 1
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from batch.corpus.draw.corpus import DrawOptions, draw_corpus
+from jobs.console import Exit, guarded, progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoCorpusOptions:
+    """Options of `fakesift demo-corpus`."""
+
+    folder: Annotated[str, tyro.conf.Positional]
+    """Where to draw: a new or empty folder, or one with the same corpus."""
+    seed: int = 0
+    """Equal seeds give equal files."""
+    identities: int = DrawOptions().identities
+    """People, each with one real clip and about five fakes."""
+    parts: int = DrawOptions().parts
+    """Folders, as DFDC has."""
+
+
+def demo_corpus(options: DemoCorpusOptions) -> Exit:
+    """Draws the corpus. Raises `ValueError` for a folder that holds something else."""
+    draw = DrawOptions(seed=options.seed, identities=options.identities, parts=options.parts)
+    draw_with_bar(Path(options.folder), draw)
+    return Exit.OK
+
+
+def draw_with_bar(folder: Path, options: DrawOptions) -> None:
+    """Draws and shows how far it is; says what was drawn."""
+    with progress() as bar:
+        shown = 0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal shown
+            bar.total(total)
+            bar.add(Counter(kept=done - shown))
+            shown = done
+
+        drawn = draw_corpus(folder, options, tell)
+    verb = "drew" if drawn.drawn else "there"
+    print(
+        f"{verb:<10} {drawn.files:>8}   files, {drawn.size_bytes / 1e6:.0f} MB: {len(drawn.reals)} real clips, ", end=""
+    )
+    print(f"{len(drawn.fakes)} fakes, {len(drawn.planted)} odd or broken on purpose")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    options = tyro.cli(DemoCorpusOptions, args=argv, prog="fakesift demo-corpus", description=__doc__)
+    return guarded(lambda: demo_corpus(options), "demo-corpus")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

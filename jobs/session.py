@@ -1,0 +1,93 @@
+"""Ray, asked for explicitly: an embedded instance of our own, or a cluster that was named."""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from batch.storage.base import Storage
+
+# One native thread a task: two tasks on one core otherwise fight for it.
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
+)
+
+
+@contextmanager
+def ray_session(address: str | None, workers: int | None) -> Iterator[Any]:
+    """Joins the cluster at `address`, or starts an embedded one and stops it. Gives the `ray` module.
+
+    Raises:
+        ConnectionError: if there is no cluster at `address`.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    root = str(Path(__file__).resolve().parents[1])
+    environment = {
+        **ONE_THREAD,
+        "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
+    settings: dict[str, Any] = {"runtime_env": {"env_vars": environment}, "logging_level": logging.ERROR}
+    if address is None:
+        settings |= {"num_cpus": workers, "include_dashboard": False}
+    try:
+        ray.init(address=address or "local", log_to_driver=False, **settings)
+    except ConnectionError as error:
+        raise ConnectionError(f"no Ray cluster at {address}: {' '.join(str(error).split())}") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def alive_nodes(ray: Any) -> list[dict[str, Any]]:
+    """The cluster's living nodes."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def check_seen_by_all(ray: Any, places: dict[str, Storage], sink: Storage) -> None:
+    """Refuses a local folder that some node does not see.
+
+    A probe file is put into OUTPUT and looked for on every node; an INPUT is looked for as a folder, since nothing
+    may be written into it.
+
+    Raises:
+        ValueError: naming the folder and the nodes.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = alive_nodes(ray)
+    local = {name: place for name, place in places.items() if place.is_local}
+    if len(nodes) < 2 or not local:
+        return
+    probe = f".fakesift-probe-{uuid.uuid4().hex}"
+    if sink.is_local:
+        sink.put(probe, b"probe")
+    try:
+        look = ray.remote(num_cpus=0, max_retries=0)(_unseen)
+        paths = {name: str(Path(p.root) / probe) if p.root == sink.root else p.root for name, p in local.items()}
+        asked = [
+            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(paths)
+            for node in nodes
+        ]
+        for node, missing in zip(nodes, ray.get(asked), strict=True):
+            for name in missing:
+                raise ValueError(
+                    f"{name} {places[name].root}: a local folder that node {node['NodeManagerAddress']} does not see; "
+                    "expected a shared file system or s3://"
+                )
+    finally:
+        if sink.is_local:
+            sink.delete(probe)
+
+
+def _unseen(paths: dict[str, str]) -> list[str]:
+    return [name for name, path in paths.items() if not Path(path).exists()]

@@ -1,0 +1,167 @@
+"""CPU seconds a clip from opening to the encoded crop: the reference recipe, `hog` and `cascade`, in one run.
+
+    python tests/benchmarks/extract.py FOLDER [--minimum-height 1080]
+
+The reference recipe is `cv2.VideoCapture(path).read()`, `face_recognition.face_locations(rgb)` with its defaults, the
+box cut out, resized to 224 x 224 and written as PNG by `cv2.imencode`. FOLDER defaults to `../shared/corpus` where
+that is present, else a small drawn corpus. All run in one thread of one process, turn by turn on each clip; the ratio
+is of CPU seconds. Decisions are no face, one, several; IoU is of boxes on clips where both found one face.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from batch.corpus.listing import list_videos, part_of  # noqa: E402
+from batch.faces.detect import DetectOptions  # noqa: E402
+from batch.faces.extract import extract_video  # noqa: E402
+from batch.faces.options import FaceOptions  # noqa: E402
+from batch.records import Box, Reason, VideoRef, VideoResult  # noqa: E402
+from batch.shards.write import faces_table, parquet_bytes  # noqa: E402
+from batch.storage.open import open_storage  # noqa: E402
+
+SHARED = ROOT.parent / "shared" / "corpus"
+
+
+def reference(path: Path) -> tuple[list[Box], int]:
+    """Boxes and the frame's height, having done all that the recipe does."""
+    import face_recognition
+
+    done, frame = cv2.VideoCapture(str(path)).read()
+    if not done:
+        return [], 0
+    rgb = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    found = face_recognition.face_locations(rgb)
+    boxes = [Box(left=left, top=top, right=right, bottom=bottom) for top, right, bottom, left in found]
+    if len(boxes) == 1:
+        box = boxes[0]
+        cv2.imencode(".png", cv2.resize(frame[box.top : box.bottom, box.left : box.right], (224, 224)))
+    return boxes, frame.shape[0]
+
+
+def overlap(one: Box, two: Box) -> float:
+    """Intersection over union."""
+    width = min(one.right, two.right) - max(one.left, two.left)
+    height = min(one.bottom, two.bottom) - max(one.top, two.top)
+    both = max(0, width) * max(0, height)
+    return both / (one.width * one.height + two.width * two.height - both)
+
+
+def decision(count: int) -> str:
+    """None, one or several."""
+    return "none" if count == 0 else "one" if count == 1 else "several"
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--minimum-height", type=int, default=0)
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.folder or (SHARED if SHARED.is_dir() else drawn(Path(scratch)))
+        measure(folder, arguments.minimum_height)
+
+
+def drawn(scratch: Path) -> Path:
+    """A small drawn corpus."""
+    from batch.corpus.draw.corpus import DrawOptions, draw_corpus
+
+    draw_corpus(scratch / "corpus", DrawOptions(identities=6, parts=1))
+    return scratch / "corpus"
+
+
+def measure(folder: Path, minimum_height: int) -> None:
+    """Times every clip with every method, in turn."""
+    source = open_storage(str(folder))
+    methods = {name: FaceOptions(detect=DetectOptions(detector=name)) for name in ("hog", "cascade")}
+    cpu: Counter[str] = Counter()
+    wall: Counter[str] = Counter()
+    stages = {name: Counter() for name in methods}  # type: ignore[var-annotated]
+    results: dict[str, list[VideoResult]] = {name: [] for name in methods}
+    expected: list[tuple[str, list[Box]]] = []
+    refs = [
+        VideoRef(
+            key=item.key, size_bytes=item.size_bytes, etag=item.etag, part=part_of(item.key), label=None, source_id=""
+        )
+        for item in list_videos(source)
+    ]
+    warm_up(folder / refs[0].key, refs[0], source, methods)
+    for ref in refs:
+        height = int(cv2.VideoCapture(str(folder / ref.key)).get(cv2.CAP_PROP_FRAME_HEIGHT))
+        if height < minimum_height:
+            continue
+        start, started = time.process_time(), time.perf_counter()
+        boxes, _ = reference(folder / ref.key)
+        cpu["reference"] += time.process_time() - start
+        wall["reference"] += time.perf_counter() - started
+        expected.append((ref.key, boxes))
+        for name, options in methods.items():
+            start, started = time.process_time(), time.perf_counter()
+            result = extract_video(source, ref, options, pictures=False)
+            cpu[name] += time.process_time() - start
+            wall[name] += time.perf_counter() - started
+            stages[name].update(result.cost.seconds)
+            results[name].append(result)
+    for name in methods:
+        start = time.process_time()
+        parquet_bytes(faces_table(results[name], source.root, ""))
+        stages[name]["write"] += time.process_time() - start
+        cpu[name] += stages[name]["write"]
+    report(cpu, wall, stages, results, expected)
+
+
+def warm_up(path: Path, ref: VideoRef, source: object, methods: dict[str, FaceOptions]) -> None:
+    """Loads libraries and models."""
+    reference(path)
+    for options in methods.values():
+        extract_video(source, ref, options, pictures=False)  # type: ignore[arg-type]
+
+
+def report(
+    cpu: Counter[str],
+    wall: Counter[str],
+    stages: dict[str, Counter[str]],
+    results: dict[str, list[VideoResult]],
+    expected: list[tuple[str, list[Box]]],
+) -> None:
+    """Prints the table, the agreement and the clips that differ."""
+    count = len(expected)
+    names = ("read", "decode", "detect", "crop", "write")
+    print(f"{count} clips; milliseconds a clip")
+    print(f"{'':<10} {'CPU':>8} {'wall':>8} {'ratio':>7}   " + " ".join(f"{name:>8}" for name in names))
+    for method in ("reference", *results):
+        split = " ".join(f"{stages[method][name] / count * 1e3:8.2f}" for name in names) if method in stages else ""
+        ratio = cpu["reference"] / cpu[method]
+        print(f"{method:<10} {cpu[method] / count * 1e3:8.1f} {wall[method] / count * 1e3:8.1f} {ratio:7.1f}   {split}")
+    for method, found in results.items():
+        differ = [
+            f"  {key}: reference {len(boxes)}, {method} {result.faces_found} ({result.reason})"
+            for (key, boxes), result in zip(expected, found, strict=True)
+            if decision(len(boxes)) != decision(result.faces_found)
+        ]
+        overlaps = [
+            overlap(boxes[0], result.faces[0].face_box_px)
+            for (_, boxes), result in zip(expected, found, strict=True)
+            if len(boxes) == 1 and result.reason is Reason.KEPT and len(result.faces) == 1
+        ]
+        same = 1 - len(differ) / count
+        ways = dict(Counter(result.decoded_by for result in found))
+        print(f"{method}: {same:.1%} same decisions, mean IoU {np.mean(overlaps):.3f}, decoded by {ways}")
+        print("\n".join(differ))
+
+
+if __name__ == "__main__":
+    main()
