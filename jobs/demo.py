@@ -12,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from batch.corpus.draw.corpus import DrawOptions
+from batch.corpus.draw.options import DrawOptions
 from jobs.console import Exit, guarded, say
 from jobs.demo_corpus import draw_with_bar
 from jobs.preprocess import PreprocessOptions, preprocess

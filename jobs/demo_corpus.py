@@ -13,8 +13,10 @@ from typing import Annotated
 
 import tyro
 
-from batch.corpus.draw.corpus import DrawOptions, draw_corpus
-from jobs.console import Exit, guarded, progress
+from batch.corpus.draw.corpus import draw_corpus
+from batch.corpus.draw.options import DrawOptions
+from jobs.console import Exit, guarded
+from jobs.progress import progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +42,13 @@ def demo_corpus(options: DemoCorpusOptions) -> Exit:
 
 def draw_with_bar(folder: Path, options: DrawOptions) -> None:
     """Draws and shows how far it is; says what was drawn."""
-    with progress() as bar:
+    with progress("files") as bar:
         shown = 0
 
         def tell(done: int, total: int) -> None:
             nonlocal shown
             bar.total(total)
-            bar.add(Counter(kept=done - shown))
+            bar.add(Counter(drawn=done - shown))
             shown = done
 
         drawn = draw_corpus(folder, options, tell)

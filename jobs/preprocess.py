@@ -32,8 +32,9 @@ from batch.shards.summary import PLAN, SUMMARY, Summary, kind_counts, summarize
 from batch.storage.base import AccessError, Storage
 from batch.storage.open import open_storage, probe_put_if_absent
 from batch.storage.s3 import S3Options
-from jobs.console import EXIT_CODES, Exit, Progress, guarded, progress, say
+from jobs.console import EXIT_CODES, Exit, guarded, say
 from jobs.fanout import fan_out
+from jobs.progress import Progress, progress
 from jobs.session import check_seen_by_all, ray_session
 
 _UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "b": 1}

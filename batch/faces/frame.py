@@ -84,7 +84,8 @@ def _plane(frame: Any, number: int) -> LumaImage:
 
 def _to_rgb(frame: Any) -> RgbImage:
     tagged = _TAGGED.get(int(frame.colorspace))
-    return _packed(frame.reformat(format="rgb24", src_colorspace=tagged, threads=1))
+    image: RgbImage = _packed(frame.reformat(format="rgb24", src_colorspace=tagged, threads=1))
+    return image
 
 
 def _packed(frame: Any) -> Any:
