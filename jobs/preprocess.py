@@ -23,13 +23,12 @@ from batch.faces.extract import Extractor
 from batch.faces.isolate import IsolatedExtractor, LimitOptions
 from batch.faces.options import REFERENCE, FaceOptions
 from batch.records import Reason, VideoRef, WorkUnit
-from batch.reports.preprocess import write_preprocess_report
 from batch.shards.build import UnitReport, build_unit
 from batch.shards.close import remove_orphans, remove_stale, unit_of
 from batch.shards.commit import Commit, committed_keys, read_commits
 from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
 from batch.shards.summary import PLAN, SUMMARY, Summary, kind_counts, summarize
-from batch.storage.base import AccessError, Storage
+from batch.storage.base import AccessError, Storage, StorageError
 from batch.storage.open import open_storage, probe_put_if_absent
 from batch.storage.s3 import S3Options
 from jobs.console import EXIT_CODES, Exit, guarded, say
@@ -184,7 +183,7 @@ def preprocess(options: PreprocessOptions) -> Exit:
         raise ValueError(f"input {source.root}: no mp4, mov, mkv, avi, webm or mpg file there")
     units = _plan(options, source, state)
     if not options.single_writer:
-        probe_put_if_absent(sink)
+        _probe(sink)
     run = RunFile(kind="preprocess", input=source.root, shaping=options.shaping(), versions=installed_versions())
     claim_output(sink, run)
     done = {unit_of(key) for key in committed_keys(sink)}
@@ -195,6 +194,15 @@ def preprocess(options: PreprocessOptions) -> Exit:
         except AccessError as error:
             raise RuntimeError(f"stopped: {error}") from error
     return _close(options, source, sink, state, run)
+
+
+def _probe(sink: Storage) -> None:
+    try:
+        probe_put_if_absent(sink)
+    except AccessError:
+        raise
+    except StorageError as error:
+        raise ValueError(f"output {error}; or say --single-writer and run one job at a time") from error
 
 
 def _plan(options: PreprocessOptions, source: Storage, state: _State) -> Iterator[WorkUnit]:
@@ -293,6 +301,8 @@ def _note(commit: Commit, state: _State, bar: Progress) -> None:
 
 def _close(options: PreprocessOptions, source: Storage, sink: Storage, state: _State, run: RunFile) -> Exit:
     """Removes what is stale, adds the commits up, writes summary and page, and says how it ended."""
+    from batch.reports.preprocess import write_preprocess_report
+
     replaced = remove_stale(sink, state.planned, state.fresh)
     commits = list(read_commits(sink))
     missing = state.planned - {commit.unit for commit in commits}

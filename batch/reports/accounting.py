@@ -14,7 +14,7 @@ from batch.reports.tally import Outcomes
 from batch.reports.thumbs import thumbnail
 from batch.shards.summary import Summary
 
-_MAX_DETAIL, _EXAMPLE_PX = 300000, 256
+_MAX_DETAIL, _EXAMPLE_PX = 300, 256
 
 _WORDS = {
     Reason.KEPT: "Kept",

@@ -105,7 +105,7 @@ def _themed(body: str, chart_id: str) -> str:
     body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
     body = re.sub(r'(?<= )id="', f'id="{chart_id}-', body)
     body = body.replace("url(#", f"url(#{chart_id}-").replace('href="#', f'href="#{chart_id}-')
-    # The page's font: before version 3.11 size and family stood in one declaration.
+    # The page's font instead. Size and family stand in one declaration or in two, by matplotlib's version.
     body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)
     body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
     body = re.sub("#0f1e[0-9a-f]{2}", lambda match: _COLOURS[match[0]], body)

@@ -71,14 +71,14 @@ def test_a_video_counts_with_its_latest_generation(sink: CountingStorage) -> Non
 
 
 def test_label_balance_by_video_face_and_part(sink: CountingStorage) -> None:
-    videos = [kept("p/r.mp4", 0), *(kept(f"p/f{n}.mp4", 1) for n in range(3)), kept("$\\frac{q/u.mp4", None)]
+    videos = [kept("p/r.mp4", 0), *(kept(f"p/f{n}.mp4", 1) for n in range(3)), kept("$\\frac{$q/u.mp4", None)]
     commit(sink, "u1", [*videos, aside("p/x.mp4")])
     shown = report(sink).section("labels")
     assert "3.0 fake faces for one real." in shown.text
     assert "fake 4 3 75.0% 3 60.0%" in shown.text  # listed, kept, of listed, faces, share
     assert "unknown 1 1 100% 1 20.0%" in shown.text
     assert "p: 1 real, 3 fake" in shown.text, "the chart by part says its numbers"
-    assert "$\\frac{q" in shown.text, "a folder's name is text, not a formula"
+    assert "$\\frac{$q" in shown.text, "a folder's name is text, not a formula"
 
 
 def test_many_parts_are_told_by_their_extremes(sink: CountingStorage) -> None:
