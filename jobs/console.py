@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from enum import IntEnum
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 EXIT_CODES = """\
 Exit codes: 0 the accounting closes (with faults within --max-faults); 1 failed; 2 wrong usage, bad input or missing
@@ -42,3 +45,27 @@ def guarded(run: Callable[[], Exit], name: str) -> int:
     except (RuntimeError, StorageError, ConnectionError) as error:
         say(f"fakesift {name}: {error}")
         return Exit.FAILED
+
+
+def parse(options: type[T], command: str, doc: str | None, argv: list[str] | None, more: str = "") -> T:
+    """A command's options from its arguments; wrong ones end the process with code 2.
+
+    `doc` is the module's docstring, in which example commands stand on lines of their own.
+    """
+    import tyro
+
+    lines = [f"\n$ {line}\n" if line.startswith("fakesift ") else line for line in (doc or "").splitlines()]
+    return tyro.cli(
+        options,
+        args=argv,
+        prog=f"fakesift {command}",
+        description="\n".join([*lines, "", more]),
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+def shown(metavar: str, default: str) -> Any:
+    """How an option that may be left out stands in the help."""
+    import tyro
+
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")

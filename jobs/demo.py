@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 
 from batch.corpus.draw.options import DrawOptions
-from jobs.console import Exit, guarded, say
+from jobs.console import Exit, guarded, parse, say, shown
 from jobs.demo_corpus import draw_with_bar
 from jobs.preprocess import PreprocessOptions, preprocess
 
@@ -22,10 +22,10 @@ from jobs.preprocess import PreprocessOptions, preprocess
 class DemoOptions:
     """Options of `fakesift demo`."""
 
-    folder: Annotated[str, tyro.conf.Positional]
+    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Where corpus and outputs go; used again as it is the next time."""
-    workers: int | None = None
-    """Most tasks at once. Default: one a CPU."""
+    workers: Annotated[int | None, shown("N", "one a CPU")] = None
+    """Most tasks at once."""
 
 
 def demo(options: DemoOptions) -> Exit:
@@ -39,7 +39,7 @@ def demo(options: DemoOptions) -> Exit:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    options = tyro.cli(DemoOptions, args=argv, prog="fakesift demo", description=__doc__)
+    options = parse(DemoOptions, "demo", __doc__, argv)
     return guarded(lambda: demo(options), "demo")
 
 

@@ -15,7 +15,7 @@ import tyro
 
 from batch.corpus.draw.corpus import draw_corpus
 from batch.corpus.draw.options import DrawOptions
-from jobs.console import Exit, guarded
+from jobs.console import Exit, guarded, parse
 from jobs.progress import progress
 
 
@@ -23,7 +23,7 @@ from jobs.progress import progress
 class DemoCorpusOptions:
     """Options of `fakesift demo-corpus`."""
 
-    folder: Annotated[str, tyro.conf.Positional]
+    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Where to draw: a new or empty folder, or one with the same corpus."""
     seed: int = 0
     """Equal seeds give equal files."""
@@ -61,7 +61,7 @@ def draw_with_bar(folder: Path, options: DrawOptions) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    options = tyro.cli(DemoCorpusOptions, args=argv, prog="fakesift demo-corpus", description=__doc__)
+    options = parse(DemoCorpusOptions, "demo-corpus", __doc__, argv)
     return guarded(lambda: demo_corpus(options), "demo-corpus")
 
 

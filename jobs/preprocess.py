@@ -31,7 +31,7 @@ from batch.shards.summary import PLAN, SUMMARY, Summary, kind_counts, summarize
 from batch.storage.base import AccessError, Storage, StorageError
 from batch.storage.open import open_storage, probe_put_if_absent
 from batch.storage.s3 import S3Options
-from jobs.console import EXIT_CODES, Exit, guarded, say
+from jobs.console import EXIT_CODES, Exit, guarded, parse, say, shown
 from jobs.fanout import fan_out
 from jobs.progress import Progress, progress
 from jobs.session import check_seen_by_all, ray_session
@@ -43,9 +43,9 @@ _UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "b": 1}
 class PreprocessOptions:
     """Options of `fakesift preprocess`."""
 
-    input: Annotated[str, tyro.conf.Positional]
+    input: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")]
     """Folder or s3://bucket/prefix with mp4, mov, mkv, avi, webm or mpg files."""
-    output: Annotated[str, tyro.conf.Positional]
+    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
     """Folder or s3://bucket/prefix: empty, or an earlier output of the same job, which is then continued."""
     labels: str = "auto"
     """auto, dfdc (metadata.json beside the clips), folders (named real and fake), none, or a .csv or .parquet file
@@ -53,37 +53,39 @@ class PreprocessOptions:
     preset: Literal["default", "reference"] = "default"
     """reference: first frame, dlib's HOG on the whole frame, the bare box stretched to 224 x 224. The options below
     replace single values of a preset."""
-    frames: int | Literal["first"] | None = None
-    """first, or a number of evenly spaced frames. Presets: first."""
-    faces: Literal["one", "all"] | None = None
-    """one: a video with no face or several in a frame is set aside; all: every face is kept. Presets: one."""
-    detector: Literal["cascade", "hog", "cnn"] | None = None
+    frames: Annotated[int | Literal["first"] | None, shown("first|N", "first")] = None
+    """first, or a number of evenly spaced frames."""
+    faces: Annotated[Literal["one", "all"] | None, shown("one|all", "one")] = None
+    """one: a video with no face or several in a frame is set aside; all: every face is kept."""
+    detector: Annotated[
+        Literal["cascade", "hog", "cnn"] | None, shown("cascade|hog|cnn", "cascade; reference: hog")
+    ] = None
     """cascade: light proposals, each confirmed by dlib's HOG; hog: HOG on the whole frame; cnn: dlib's CNN, for
-    GPUs. Presets: cascade; reference: hog."""
-    min_face: float | None = None
-    """Smallest face, as a share of the frame's shorter side. Preset reference: 0, whatever HOG finds."""
-    crop_size: int | None = None
-    """Side of a crop in pixels. Presets: 224."""
-    margin: float | None = None
-    """Share of the face's side added on every side. Presets: 0.15; reference: 0."""
-    encoding: Literal["png", "jpeg"] | None = None
-    """png keeps the compression artefacts of the video as they are. Presets: png."""
-    limit: int | None = None
+    GPUs."""
+    min_face: Annotated[float | None, shown("SHARE", "0.05; reference: 0.01")] = None
+    """Smallest face, as a share of the frame's shorter side."""
+    crop_size: Annotated[int | None, shown("PX", "224")] = None
+    """Side of a crop in pixels."""
+    margin: Annotated[float | None, shown("SHARE", "0.15; reference: 0")] = None
+    """Share of the face's side added on every side."""
+    encoding: Annotated[Literal["png", "jpeg"] | None, shown("png|jpeg", "png")] = None
+    """png keeps the compression artefacts of the video as they are."""
+    limit: Annotated[int | None, shown("N", "all")] = None
     """Look at so many videos, drawn by --seed."""
-    sample: str | None = None
+    sample: Annotated[str | None, shown("SIZE", "all")] = None
     """Look at so much of the corpus, as 20GB, drawn by --seed."""
     seed: int = 0
     """Decides which videos --limit and --sample draw."""
-    address: str | None = None
-    """Ray cluster to join: auto or an address. Default: an embedded Ray, started and stopped."""
-    workers: int | None = None
-    """Most tasks at once. Default: one a CPU."""
-    s3_endpoint: str | None = None
-    """Address of an S3-compatible store. Default: the usual environment, AWS_ENDPOINT_URL."""
+    address: Annotated[str | None, shown("ADDRESS", "an embedded Ray")] = None
+    """Ray cluster to join: auto or an address. An embedded Ray is started and stopped."""
+    workers: Annotated[int | None, shown("N", "one a CPU")] = None
+    """Most tasks at once."""
+    s3_endpoint: Annotated[str | None, shown("URL", "AWS_ENDPOINT_URL")] = None
+    """Address of an S3-compatible store."""
     single_writer: bool = False
     """Accept an OUTPUT store that ignores If-None-Match; then no second run may write there at the same time."""
-    max_faults: str | None = None
-    """Stop when more videos than this are faults: a number, or a share of the videos as 5%. Default: never."""
+    max_faults: Annotated[str | None, shown("N|P%", "no limit")] = None
+    """Stop when more videos than this are faults: a number, or a share of the videos as 5%."""
     clip_seconds: float = LimitOptions().clip_seconds
     """A clip that takes longer is a fault: timeout."""
     clip_memory_mb: int = LimitOptions().clip_memory_mb
@@ -362,7 +364,7 @@ def _listing(counts: Any) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    options = tyro.cli(PreprocessOptions, args=argv, prog="fakesift preprocess", description=f"{__doc__}\n{EXIT_CODES}")
+    options = parse(PreprocessOptions, "preprocess", __doc__, argv, EXIT_CODES)
     try:
         return guarded(lambda: preprocess(options), "preprocess")
     except KeyboardInterrupt:

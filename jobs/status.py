@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import tyro
-from batch.storage.open import open_storage
-from batch.storage.s3 import S3Options
 
 from batch.records import Reason
 from batch.shards.commit import Commit, read_commits
@@ -22,7 +20,9 @@ from batch.shards.read import outcome_tables
 from batch.shards.runfile import read_run
 from batch.shards.summary import PLAN, Summary, summarize
 from batch.storage.base import MissingObjectError, Storage
-from jobs.console import Exit, guarded
+from batch.storage.open import open_storage
+from batch.storage.s3 import S3Options
+from jobs.console import Exit, guarded, parse, shown
 
 _FAULTS_SHOWN = 20
 _COLUMNS = ["video_uri", "outcome", "detail", "kind"]
@@ -32,12 +32,12 @@ _COLUMNS = ["video_uri", "outcome", "detail", "kind"]
 class StatusOptions:
     """Options of `fakesift status`."""
 
-    output: Annotated[str, tyro.conf.Positional]
+    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
     """Output of a job."""
     json: bool = False
     """Print one JSON object, with every fault."""
-    s3_endpoint: str | None = None
-    """Address of an S3-compatible store. Default: the usual environment, AWS_ENDPOINT_URL."""
+    s3_endpoint: Annotated[str | None, shown("URL", "AWS_ENDPOINT_URL")] = None
+    """Address of an S3-compatible store."""
 
 
 def status(options: StatusOptions) -> Exit:
@@ -98,7 +98,7 @@ def _print(source: str, summary: Summary, left: int | None, rate: float | None, 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    options = tyro.cli(StatusOptions, args=argv, prog="fakesift status", description=__doc__)
+    options = parse(StatusOptions, "status", __doc__, argv)
     return guarded(lambda: status(options), "status")
 
 

@@ -67,6 +67,8 @@ def digest_of(value: object) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-REFERENCE = FaceOptions(detect=DetectOptions(detector="hog"), crop=CropOptions(margin=0.0, border="clip"))
+REFERENCE = FaceOptions(
+    detect=DetectOptions(detector="hog", min_face=0.01), crop=CropOptions(margin=0.0, border="clip")
+)
 """The recipe that this project starts from: first frame, dlib's HOG as `face_recognition` calls it, the box as it
 is, scaled to 224 x 224."""
