@@ -89,6 +89,10 @@ class WorkUnit:
 
     id: str
     videos: tuple[VideoRef, ...]
+    generation: int = 0
+    """n for the n-th retry of the unit, which holds the retried videos alone."""
+    replaces: Mapping[str, int] = field(default_factory=dict)
+    """For a retry: its videos by their outcome until now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,7 +54,7 @@ def parse(options: type[T], command: str, doc: str | None, argv: list[str] | Non
     """
     import tyro
 
-    lines = [f"\n$ {line}\n" if line.startswith("fakesift ") else line for line in (doc or "").splitlines()]
+    lines = [f"\n$ {line}" if line.startswith("fakesift ") else line for line in (doc or "").splitlines()]
     return tyro.cli(
         options,
         args=argv,

@@ -15,7 +15,8 @@ import tyro
 from batch.corpus.draw.options import DrawOptions
 from jobs.console import Exit, guarded, parse, say, shown
 from jobs.demo_corpus import draw_with_bar
-from jobs.preprocess import PreprocessOptions, preprocess
+from jobs.preprocess import preprocess
+from jobs.preprocess_options import PreprocessOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,156 +10,30 @@ import pickle
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any
 
 from batch.corpus.labels import CorpusNotes, choose_labels, label_videos
 from batch.corpus.listing import list_videos, sample_videos
 from batch.corpus.units import plan_units
 from batch.faces.extract import Extractor
 from batch.faces.isolate import IsolatedExtractor, LimitOptions
-from batch.faces.options import REFERENCE, FaceOptions
 from batch.records import Reason, VideoRef, WorkUnit
 from batch.shards.build import UnitReport, build_unit
 from batch.shards.close import remove_orphans, remove_stale, unit_of
 from batch.shards.commit import Commit, committed_keys, read_commits
+from batch.shards.retry import retry_unit
 from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
 from batch.shards.summary import PLAN, SUMMARY, Summary, kind_counts, summarize
 from batch.storage.base import AccessError, Storage, StorageError
 from batch.storage.open import open_storage, probe_put_if_absent
 from batch.storage.s3 import S3Options
-from jobs.console import EXIT_CODES, Exit, guarded, parse, say, shown
+from jobs.console import EXIT_CODES, Exit, guarded, parse, say
 from jobs.fanout import fan_out
+from jobs.preprocess_options import PreprocessOptions
 from jobs.progress import Progress, progress
 from jobs.session import check_seen_by_all, ray_session
-
-_UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "b": 1}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreprocessOptions:
-    """Options of `fakesift preprocess`."""
-
-    input: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")]
-    """Folder or s3://bucket/prefix with mp4, mov, mkv, avi, webm or mpg files."""
-    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
-    """Folder or s3://bucket/prefix: empty, or an earlier output of the same job, which is then continued."""
-    labels: str = "auto"
-    """auto, dfdc (metadata.json beside the clips), folders (named real and fake), none, or a .csv or .parquet file
-    with the columns uri, label and perhaps source."""
-    preset: Literal["default", "reference"] = "default"
-    """reference: first frame, dlib's HOG on the whole frame, the bare box stretched to 224 x 224. The options below
-    replace single values of a preset."""
-    frames: Annotated[int | Literal["first"] | None, shown("first|N", "first")] = None
-    """first, or a number of evenly spaced frames."""
-    faces: Annotated[Literal["one", "all"] | None, shown("one|all", "one")] = None
-    """one: a video with no face or several in a frame is set aside; all: every face is kept."""
-    detector: Annotated[
-        Literal["cascade", "hog", "cnn"] | None, shown("cascade|hog|cnn", "cascade; reference: hog")
-    ] = None
-    """cascade: light proposals, each confirmed by dlib's HOG; hog: HOG on the whole frame; cnn: dlib's CNN, for
-    GPUs."""
-    min_face: Annotated[float | None, shown("SHARE", "0.05; reference: 0.01")] = None
-    """Smallest face, as a share of the frame's shorter side."""
-    crop_size: Annotated[int | None, shown("PX", "224")] = None
-    """Side of a crop in pixels."""
-    margin: Annotated[float | None, shown("SHARE", "0.15; reference: 0")] = None
-    """Share of the face's side added on every side."""
-    encoding: Annotated[Literal["png", "jpeg"] | None, shown("png|jpeg", "png")] = None
-    """png keeps the compression artefacts of the video as they are."""
-    limit: Annotated[int | None, shown("N", "all")] = None
-    """Look at so many videos, drawn by --seed."""
-    sample: Annotated[str | None, shown("SIZE", "all")] = None
-    """Look at so much of the corpus, as 20GB, drawn by --seed."""
-    seed: int = 0
-    """Decides which videos --limit and --sample draw."""
-    address: Annotated[str | None, shown("ADDRESS", "an embedded Ray")] = None
-    """Ray cluster to join: auto or an address. An embedded Ray is started and stopped."""
-    workers: Annotated[int | None, shown("N", "one a CPU")] = None
-    """Most tasks at once."""
-    s3_endpoint: Annotated[str | None, shown("URL", "AWS_ENDPOINT_URL")] = None
-    """Address of an S3-compatible store."""
-    single_writer: bool = False
-    """Accept an OUTPUT store that ignores If-None-Match; then no second run may write there at the same time."""
-    max_faults: Annotated[str | None, shown("N|P%", "no limit")] = None
-    """Stop when more videos than this are faults: a number, or a share of the videos as 5%."""
-    clip_seconds: float = LimitOptions().clip_seconds
-    """A clip that takes longer is a fault: timeout."""
-    clip_memory_mb: int = LimitOptions().clip_memory_mb
-    """A clip whose decoding takes more memory is a fault: out_of_memory."""
-    strict: bool = False
-    """End with exit code 3 if faults are left."""
-    no_pictures: bool = False
-    """Keep no example frames in the outcomes and no faces in the page."""
-
-    def face_options(self) -> FaceOptions:
-        """The preset with the options that were given. Raises `ValueError` for a value that cannot be."""
-        base = REFERENCE if self.preset == "reference" else FaceOptions()
-        detect = _given(detector=self.detector, min_face=self.min_face)
-        crop = _given(crop_size=self.crop_size, margin=self.margin, encoding=self.encoding)
-        return replace(
-            base,
-            detect=replace(base.detect, **detect),
-            crop=replace(base.crop, **crop),
-            **_given(frames=self.frames, faces=self.faces),
-        )
-
-    def shaping(self) -> dict[str, Any]:
-        """What may not change under one OUTPUT."""
-        return {
-            "faces": asdict(self.face_options()),
-            "labels": self.labels,
-            "limit": self.limit,
-            "sample_bytes": self.sample_bytes(),
-            "seed": self.seed,
-            "pictures": not self.no_pictures,
-        }
-
-    def limits(self) -> LimitOptions:
-        """What one clip may take. Raises `ValueError`."""
-        return LimitOptions(clip_seconds=self.clip_seconds, clip_memory_mb=self.clip_memory_mb)
-
-    def sample_bytes(self) -> int | None:
-        """`--sample` in bytes. Raises `ValueError`."""
-        if self.sample is None:
-            return None
-        text = self.sample.strip().lower()
-        unit = next((unit for unit in _UNITS if text.endswith(unit)), "")
-        try:
-            size = int(float(text.removesuffix(unit)) * _UNITS.get(unit, 1))
-        except ValueError:
-            size = 0
-        if size <= 0:
-            raise ValueError(f"sample: got {self.sample!r}, expected a size as 20GB, 500MB or a number of bytes")
-        return size
-
-    def too_many_faults(self, faults: int, videos: int) -> bool:
-        """Whether `--max-faults` is passed; a share counts from a hundred videos on. Raises `ValueError`."""
-        if self.max_faults is None:
-            return False
-        text = self.max_faults.strip()
-        try:
-            if text.endswith("%"):
-                return videos >= 100 and faults * 100 > float(text[:-1]) * videos
-            return faults > int(text)
-        except ValueError:
-            raise ValueError(f"max faults: got {self.max_faults!r}, expected a number or a share as 5%") from None
-
-    def check(self) -> None:
-        """Raises `ValueError` for what is wrong before anything is opened."""
-        self.shaping()
-        self.limits()
-        self.too_many_faults(0, 0)
-        for name, value in (("limit", self.limit), ("workers", self.workers)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: got {value}, expected 1 or more")
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 @dataclass(slots=True)
@@ -188,7 +62,7 @@ def preprocess(options: PreprocessOptions) -> Exit:
         _probe(sink)
     run = RunFile(kind="preprocess", input=source.root, shaping=options.shaping(), versions=installed_versions())
     claim_output(sink, run)
-    done = {unit_of(key) for key in committed_keys(sink)}
+    done = _done(options, sink)
     with progress() as bar:
         _count(options, source, bar)
         try:
@@ -196,6 +70,15 @@ def preprocess(options: PreprocessOptions) -> Exit:
         except AccessError as error:
             raise RuntimeError(f"stopped: {error}") from error
     return _close(options, source, sink, state, run)
+
+
+def _done(options: PreprocessOptions, sink: Storage) -> dict[str, list[Commit]]:
+    """Committed units; with their commits only where they are wanted, for `--retry`."""
+    done: dict[str, list[Commit]] = {unit_of(key): [] for key in committed_keys(sink)}
+    if options.retry is not None:
+        for commit in read_commits(sink):
+            done.setdefault(commit.unit, []).append(commit)
+    return done
 
 
 def _probe(sink: Storage) -> None:
@@ -246,12 +129,12 @@ def _extract(
     source: Storage,
     sink: Storage,
     units: Iterator[WorkUnit],
-    done: set[str],
+    done: dict[str, list[Commit]],
     state: _State,
     bar: Progress,
 ) -> None:
     """Commits every planned unit that is not committed. Ray starts only if there is one."""
-    pending = _pending(units, done, state, bar)
+    pending = _pending(options, sink, units, done, state, bar)
     first = next(pending, None)
     if first is None:
         return
@@ -285,14 +168,25 @@ def _chain(first: WorkUnit, rest: Iterator[WorkUnit]) -> Iterator[WorkUnit]:
     yield from rest
 
 
-def _pending(units: Iterator[WorkUnit], done: set[str], state: _State, bar: Progress) -> Iterator[WorkUnit]:
+def _pending(
+    options: PreprocessOptions,
+    sink: Storage,
+    units: Iterator[WorkUnit],
+    done: dict[str, list[Commit]],
+    state: _State,
+    bar: Progress,
+) -> Iterator[WorkUnit]:
+    """The units that are not committed, and the retries of those that are."""
     for unit in units:
         state.planned.add(unit.id)
         state.listed += len(unit.videos)
-        if unit.id in done:
-            bar.add(Counter(before=len(unit.videos)))
-        else:
+        if unit.id not in done:
             yield unit
+            continue
+        again = retry_unit(unit, done[unit.id], options.retried(), sink) if options.retry else None
+        bar.add(Counter(before=len(unit.videos) - (len(again.videos) if again else 0)))
+        if again:
+            yield again
 
 
 def _note(commit: Commit, state: _State, bar: Progress) -> None:

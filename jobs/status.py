@@ -16,7 +16,7 @@ import tyro
 
 from batch.records import Reason
 from batch.shards.commit import Commit, read_commits
-from batch.shards.read import outcome_tables
+from batch.shards.read import latest_outcomes
 from batch.shards.runfile import read_run
 from batch.shards.summary import PLAN, Summary, summarize
 from batch.storage.base import MissingObjectError, Storage
@@ -25,7 +25,7 @@ from batch.storage.s3 import S3Options
 from jobs.console import Exit, guarded, parse, shown
 
 _FAULTS_SHOWN = 20
-_COLUMNS = ["video_uri", "outcome", "detail", "kind"]
+_COLUMNS = ["video_key", "video_uri", "outcome", "detail", "kind"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +66,9 @@ def _planned(sink: Storage) -> int | None:
 
 
 def _faults(sink: Storage, commits: Sequence[Commit]) -> list[dict[str, str]]:
-    faulted = [commit for commit in commits if any(Reason(name).is_fault for name in commit.reasons)]
+    faulted = {commit.unit for commit in commits if any(Reason(name).is_fault for name in commit.reasons)}
     rows: list[dict[str, Any]] = []
-    for table in outcome_tables(sink, faulted, _COLUMNS):
+    for table in latest_outcomes(sink, [commit for commit in commits if commit.unit in faulted], _COLUMNS):
         rows += [row for row in table.to_pylist() if row.pop("kind") == "fault"]
     return rows
 

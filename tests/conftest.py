@@ -1,4 +1,4 @@
-"""Fixtures that several folders of tests share: the S3 server, and an environment in which boto3 finds it alone."""
+"""Fixtures that several folders share: the S3 server, an environment in which boto3 finds it alone, a corpus."""
 
 import os
 import uuid
@@ -8,6 +8,8 @@ from pathlib import Path
 import boto3
 import pytest
 
+from batch.corpus.draw.corpus import DrawnCorpus, draw_corpus
+from batch.corpus.draw.options import DrawOptions
 from tests.support.seaweed import S3Server, running
 
 
@@ -43,3 +45,15 @@ def s3_bucket(s3_server: S3Server, aws_environment: pytest.MonkeyPatch) -> Itera
     client.create_bucket(Bucket=bucket)
     yield bucket
     client.delete_bucket(Bucket=bucket)  # this server does so with all that is in it
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> DrawnCorpus:
+    """Four people over two parts, with every planted file."""
+    return draw_corpus(tmp_path_factory.mktemp("drawn") / "corpus", DrawOptions(identities=4, parts=2))
+
+
+@pytest.fixture(scope="session")
+def drawn_corpus(drawn: DrawnCorpus) -> Path:
+    """Its folder."""
+    return drawn.folder

@@ -15,27 +15,29 @@ windows of a frame.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import cv2
 import dlib
 import numpy as np
 
-from batch.faces.blazeface import INPUT_PX, BlazeFace, Floats, Proposals, intersection_over_union, join, suppress
+from batch.faces.blazeface import BlazeFace, Floats, Proposals, intersection_over_union, join, suppress
 from batch.faces.detect import DetectOptions, Frame
 from batch.records import Box, Detection, LumaImage
 
-_HINT, _SURE = 0.05, 0.3
+_HINT, _SURE = 0.05, 0.2
+_NEARLY_SQUARE, _SEAM = 1.4, 0.2
 # A face needs this many pixels of the network's input before its answer stands without a second look.
 _CLEAR_PX = 18
-_WINDOW_SHARE, _MAX_WINDOWS = 0.75, 2
+_WINDOW_SHARE, _MAX_WINDOWS = 0.5, 2
 _MAX_PATCHES = 24
 
 # dlib halves nothing: its pyramid shrinks by 5/6, from the frame doubled once.
 _PYRAMID = 2 * (5 / 6) ** np.arange(24)
-_FACE_PX = 100
-_PATCH_SIDES = 2.0
+_FACE_PX = 90
+_PATCH_SIDES = 2.2
 _LIKE_SIZE, _SHARE_GAIN = 1.6, 0.9
 _HOG_THRESHOLD = -0.1
 # dlib's smallest box, in pixels of the image that it is given.
@@ -61,35 +63,36 @@ class CascadeDetector:
         """The faces of one frame, best first. Those below `min_face` are not sought, yet one may be among them."""
         luma = frame.luma()
         smallest_px = self._options.min_face * min(luma.shape)
-        patches = _patches(self._propose(luma, smallest_px), frame.width_px, frame.height_px)[:_MAX_PATCHES]
-        found = [face for box, side in patches for face in self._confirm(luma, box, side)]
+        hints = self._look(luma, _squares(frame.width_px, frame.height_px), _HINT, smallest_px)
+        found = self._confirm(luma, hints.where(hints.scores >= _SURE))
+        if not found:
+            windows = _windows(suppress(hints), frame.width_px, frame.height_px)
+            found = self._confirm(luma, self._look(luma, windows, _SURE, smallest_px))
         if not found:
             found = self._search(luma, smallest_px if self._options.recheck_empty else self._close_up_px(luma))
         return _distinct(found)
-
-    def _close_up_px(self, luma: LumaImage) -> float:
-        return float(max(_CLOSE_UP, self._options.min_face) * min(luma.shape))
 
     def detect_many(self, frames: Sequence[Frame]) -> list[list[Detection]]:
         """One after the other: on one thread a batch of the network takes as long as its frames."""
         return [self.detect(frame) for frame in frames]
 
-    def _propose(self, luma: LumaImage, smallest_px: float) -> Proposals:
-        """Where to ask dlib: sure answers of the whole frame and those of the second look, best first."""
-        height, width = luma.shape
-        whole = Box(left=0, top=0, right=width, bottom=height)
-        hints = suppress(self._net.propose(luma, whole, _HINT))
+    def _look(self, luma: LumaImage, windows: Iterable[Box], threshold: float, smallest_px: float) -> Proposals:
+        """What the network sees in some windows of the frame; overlapping answers are not yet merged."""
+        seen = join([self._net.propose(luma, window, threshold) for window in windows])
         # The network's boxes of small faces come out too large by half.
-        hints = hints.where(hints.sides >= smallest_px / 1.5)
-        clear = (hints.scores >= _SURE) & (hints.sides >= _CLEAR_PX * max(height, width) / INPUT_PX)
-        windows = _windows(hints.where(~clear), width, height)
-        looks = [self._net.propose(luma, window, _SURE) for window in windows]
-        return suppress(join([hints.where(clear), *looks]))
+        return seen.where(seen.sides >= smallest_px / 1.5)
 
-    def _confirm(self, luma: LumaImage, patch: Box, side_px: float) -> list[Detection]:
-        """Dlib's faces in one patch, in which faces of about `side_px` are expected."""
-        scale = float(_PYRAMID[np.argmin(np.abs(np.log(_PYRAMID * side_px / _FACE_PX)))])
-        return self._hog_at(luma, patch, scale, _HOG_THRESHOLD)
+    def _confirm(self, luma: LumaImage, proposals: Proposals) -> list[Detection]:
+        """Asks dlib about the proposals; the same face may come back from two patches."""
+        height, width = luma.shape
+        found = []
+        for patch, side_px in _patches(suppress(proposals), width, height)[:_MAX_PATCHES]:
+            scale = float(_PYRAMID[np.argmin(np.abs(np.log(_PYRAMID * side_px / _FACE_PX)))])
+            found += self._hog_at(luma, patch, scale, _HOG_THRESHOLD)
+        return found
+
+    def _close_up_px(self, luma: LumaImage) -> float:
+        return float(max(_CLOSE_UP, self._options.min_face) * min(luma.shape))
 
     def _search(self, luma: LumaImage, smallest_px: float) -> list[Detection]:
         """Dlib's faces in the whole frame, scaled so that its smallest box is the smallest face."""
@@ -117,6 +120,18 @@ class CascadeDetector:
             )
             for rect, score in zip(rects, scores, strict=True)
         ]
+
+
+def _squares(width: int, height: int) -> list[Box]:
+    """Squares that cover the frame side by side, overlapping by a fifth or more; the frame itself if nearly square."""
+    long, short = max(width, height), min(width, height)
+    if long <= _NEARLY_SQUARE * short:
+        return [Box(left=0, top=0, right=width, bottom=height)]
+    count = math.ceil((long / short - _SEAM) / (1 - _SEAM))
+    starts = [(long - short) * number // (count - 1) for number in range(count)]
+    if width >= height:
+        return [Box(left=start, top=0, right=start + short, bottom=short) for start in starts]
+    return [Box(left=0, top=start, right=short, bottom=start + short) for start in starts]
 
 
 def _windows(hints: Proposals, width: int, height: int) -> Iterator[Box]:

@@ -84,7 +84,9 @@ def _plane(frame: Any, number: int) -> LumaImage:
 
 def _to_rgb(frame: Any) -> RgbImage:
     tagged = _TAGGED.get(int(frame.colorspace))
-    image: RgbImage = _packed(frame.reformat(format="rgb24", src_colorspace=tagged, threads=1))
+    # Bicubic as OpenCV asks for: it counts for the chroma of 10-bit frames alone.
+    converted = frame.reformat(format="rgb24", src_colorspace=tagged, interpolation="BICUBIC", threads=1)
+    image: RgbImage = _packed(converted)
     return image
 
 

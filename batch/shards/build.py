@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from batch.records import VideoRef, VideoResult, WorkUnit
-from batch.shards.commit import Commit
+from batch.shards.commit import Commit, unit_name
 from batch.shards.write import (
     commit_unit,
     count_labels,
@@ -51,14 +51,16 @@ def build_unit(
             outcomes_bytes = parquet_bytes(outcomes_table(results, source_root))
     for result in results:
         seconds.update(result.cost.seconds)
+    name = unit_name(unit.id, unit.generation)
     commit = Commit(
         unit=unit.id,
-        generation=0,
+        generation=unit.generation,
         options_digest=options_digest,
-        faces=None if faces_bytes is None else faces_file(unit.id, faces_bytes, faces.num_rows),
-        outcomes=outcomes_file(unit.id, outcomes_bytes, len(results)),
+        faces=None if faces_bytes is None else faces_file(name, faces_bytes, faces.num_rows),
+        outcomes=outcomes_file(name, outcomes_bytes, len(results)),
         listed=len(results),
         reasons=count_reasons(results),
+        replaces=dict(unit.replaces),
         labels=count_labels(results),
         bytes_listed=_bytes(unit.videos),
         bytes_read=sum(result.cost.bytes_read for result in results),

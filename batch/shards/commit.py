@@ -44,6 +44,8 @@ class Commit:
     listed: int
     reasons: Mapping[str, int]
     """Videos by outcome; sums to `listed`."""
+    replaces: Mapping[str, int] = field(default_factory=dict)
+    """For a retry: its videos by the outcome that they had before."""
     labels: Mapping[str, int]
     """Face rows by label: `real`, `fake`, `unknown`."""
     bytes_listed: int
@@ -74,9 +76,14 @@ class Commit:
         return cls(**raw)
 
 
+def unit_name(unit: str, generation: int) -> str:
+    """`<unit>`, or `<unit>.r<n>` for the n-th retry: the beginning of all its files' names."""
+    return unit if generation == 0 else f"{unit}.r{generation}"
+
+
 def commit_key(unit: str, generation: int) -> str:
     """`commits/<unit>.json`, or `commits/<unit>.r<n>.json` for the n-th retry."""
-    return f"{COMMITS}{unit}.json" if generation == 0 else f"{COMMITS}{unit}.r{generation}.json"
+    return f"{COMMITS}{unit_name(unit, generation)}.json"
 
 
 def sha256(data: bytes) -> str:

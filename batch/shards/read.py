@@ -29,6 +29,26 @@ def face_tables(sink: Storage, commits: Iterable[Commit], columns: Sequence[str]
             yield _read(sink, commit.faces, FACES_VERSION, columns)
 
 
+def latest_outcomes(
+    sink: Storage, commits: Iterable[Commit], columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """Outcome tables in which each video stands once, with the outcome of its highest generation.
+
+    `columns` must name `video_key`. Holds the keys of retried units alone.
+    """
+    retried: dict[str, set[str]] = {}
+    for commit in sorted(commits, key=lambda commit: -commit.generation):
+        [table] = outcome_tables(sink, [commit], columns)
+        if commit.generation:
+            retried.setdefault(commit.unit, set())
+        if commit.unit in retried:
+            seen = retried[commit.unit]
+            keys = table["video_key"].to_pylist()
+            table = table.filter(pa.array([key not in seen for key in keys]))
+            seen.update(keys)
+        yield table
+
+
 def _read(sink: Storage, file: DataFile, version: str, columns: Sequence[str] | None) -> pa.Table:
     """The whole file in one request, or of some columns what they take: crops are 99% of a shard."""
     if columns is None:

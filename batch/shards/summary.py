@@ -51,13 +51,14 @@ class Summary:
 
 
 def summarize(commits: Iterable[Commit], corpus: Mapping[str, int] | None = None) -> Summary:
-    """Adds commits up. Memory does not grow with their number."""
+    """Adds commits up; a retry counts in the place of what it replaces. Memory does not grow with their number."""
     reasons: Counter[str] = Counter()
     labels: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
     total: Counter[str] = Counter()
     for commit in commits:
         reasons.update(commit.reasons)
+        reasons.subtract(commit.replaces)
         labels.update(commit.labels)
         seconds.update(commit.seconds)
         total.update(
