@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
+import numpy as np
+
 from batch.records import Box, Detection, LumaImage, RgbImage
 
 DetectorName = Literal["cascade", "hog", "cnn"]
@@ -113,7 +115,9 @@ class HogDetector:
 
     def detect(self, frame: Frame) -> list[Detection]:
         """The boxes of `face_recognition.face_locations`, with dlib's scores (above 0; 1 is a plain face)."""
-        rects, scores, _ = self._hog.run(frame.rgb(), self._upsample, 0.0)
+        # dlib takes an array whose rows are padded for one without, and finds nothing in the sheared picture.
+        rgb = np.ascontiguousarray(frame.rgb())
+        rects, scores, _ = self._hog.run(rgb, self._upsample, 0.0)
         return [
             Detection(box_px=box_of(rect, frame), score=float(score)) for rect, score in zip(rects, scores, strict=True)
         ]
@@ -147,7 +151,7 @@ class CnnDetector:
 
     def detect(self, frame: Frame) -> list[Detection]:
         """The boxes of `face_recognition.face_locations(model="cnn")`, with the network's confidence."""
-        return _cnn_detections(self._net(frame.rgb(), self._upsample), frame)
+        return _cnn_detections(self._net(np.ascontiguousarray(frame.rgb()), self._upsample), frame)
 
     def detect_many(self, frames: Sequence[Frame]) -> list[list[Detection]]:
         """In batches where all frames have one size, bounded by pixels; else one after the other."""
@@ -156,7 +160,7 @@ class CnnDetector:
             return [self.detect(frame) for frame in frames]
         width, height = sizes.pop()
         size = max(1, _CNN_BATCH_PX // (width * height * 4**self._upsample))
-        found = self._net([frame.rgb() for frame in frames], self._upsample, size)
+        found = self._net([np.ascontiguousarray(frame.rgb()) for frame in frames], self._upsample, size)
         return [_cnn_detections(rects, frame) for rects, frame in zip(found, frames, strict=True)]
 
 

@@ -17,6 +17,7 @@ from batch.faces.decode import MediaError, decode
 from batch.faces.detect import Detector, make_detector
 from batch.faces.frame import DecodedFrame
 from batch.faces.options import FaceOptions
+from batch.faces.prefetch import Turn, shared_prefetcher
 from batch.faces.track import Tracker
 from batch.records import Cost, Detection, FaceRow, MediaInfo, Reason, VideoRef, VideoResult
 from batch.storage.base import AccessError, Storage, StorageError
@@ -31,9 +32,18 @@ class Extractor:
     options: FaceOptions
     pictures: bool = True
 
-    def __call__(self, video: VideoRef) -> VideoResult:
-        """Looks at one video."""
-        return extract_video(self.source, video, self.options, pictures=self.pictures)
+    def __call__(self, video: VideoRef, upcoming: Sequence[VideoRef] = ()) -> VideoResult:
+        """Looks at one video; begins to fetch the upcoming ones if the store is remote."""
+        turn = None
+        if not self.source.is_local:
+            first = self.options.frames == "first"
+            turn = shared_prefetcher().take(self.source, video, upcoming, packet=first)
+        return extract_video(self.source, video, self.options, pictures=self.pictures, turn=turn)
+
+    def prepare(self) -> None:
+        """Starts what is kept from video to video, so that no video's clock and memory pay for it."""
+        if not self.source.is_local:
+            shared_prefetcher()
 
 
 class _Clock:
@@ -52,10 +62,13 @@ class _Clock:
             self.seconds[name] += time.perf_counter() - start  # type: ignore[assignment]  # floats add as well
 
 
-def extract_video(source: Storage, video: VideoRef, options: FaceOptions, *, pictures: bool = True) -> VideoResult:
+def extract_video(
+    source: Storage, video: VideoRef, options: FaceOptions, *, pictures: bool = True, turn: Turn | None = None
+) -> VideoResult:
     """Looks at one video.
 
-    `pictures=False` keeps no example frame of a set-aside video.
+    `pictures=False` keeps no example frame of a set-aside video. `turn` is the video with what of it was fetched
+    early.
 
     Raises:
         AccessError: where a remote store refuses credentials: no other video can be read either. A single local
@@ -63,7 +76,7 @@ def extract_video(source: Storage, video: VideoRef, options: FaceOptions, *, pic
     """
     detector = make_detector(options.detect)
     clock = _Clock()
-    file = RangedFile(source, video.key, video.size_bytes, video.etag)
+    file = turn.file if turn else RangedFile(source, video.key, video.size_bytes, video.etag)
     try:
         result = _look(file, video, options, detector, clock, pictures=pictures)
     except MediaError as error:
@@ -76,7 +89,9 @@ def extract_video(source: Storage, video: VideoRef, options: FaceOptions, *, pic
         if isinstance(file.error, AccessError) and not source.is_local:
             raise file.error
     clock.seconds["decode"] -= file.waited_s  # type: ignore[assignment]
-    clock.seconds["read"] += file.waited_s  # type: ignore[assignment]
+    clock.seconds["read"] += file.waited_s + (turn.waited_s if turn else 0)  # type: ignore[assignment]
+    if turn:
+        clock.seconds["hidden"] += turn.hidden_s  # type: ignore[assignment]
     cost = Cost(bytes_read=file.bytes_read, requests=file.requests, seconds=dict(clock.seconds))
     return replace(result, cost=cost)
 

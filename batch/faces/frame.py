@@ -92,7 +92,8 @@ def _to_rgb(frame: Any) -> RgbImage:
 
 def _packed(frame: Any) -> Any:
     """The pixels without the padding of the rows: dlib takes an array with padding for one without, and finds
-    nothing in the sheared picture."""
+    nothing in the sheared picture.
+    """
     return np.ascontiguousarray(frame.to_ndarray())
 
 

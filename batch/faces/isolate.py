@@ -9,17 +9,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from batch.faces.prefetch import AHEAD
 from batch.records import Reason, VideoRef, VideoResult
 
-Extract = Callable[[VideoRef], VideoResult]
-"""One video in, what came of it out. Must be picklable."""
+Extract = Callable[..., VideoResult]
+"""One video in, what came of it out; after `announce` with the next videos as its second argument. Picklable."""
 
 _START_S = 120.0
 
@@ -50,6 +51,13 @@ class IsolatedExtractor:
         self._limits = limits
         self._pool: ProcessPoolExecutor | None = None
         self._pid = 0
+        self._announced: Sequence[VideoRef] = ()
+        self._places: dict[VideoRef, int] = {}
+
+    def announce(self, videos: Sequence[VideoRef]) -> None:
+        """Tells in which order videos will be given, so that the bytes of the next can be fetched early."""
+        self._announced = videos
+        self._places = {video: place for place, video in enumerate(videos)}
 
     def __call__(self, video: VideoRef) -> VideoResult:
         """What came of the video; `decoder_crashed`, `timeout` or `out_of_memory` if it took the child with it.
@@ -58,7 +66,8 @@ class IsolatedExtractor:
         """
         pool = self._pool or self._start()
         try:
-            return pool.submit(self._extract, video).result(timeout=self._limits.clip_seconds)
+            turn = pool.submit(self._extract, video, *self._upcoming(video))
+            return turn.result(timeout=self._limits.clip_seconds)
         except TimeoutError:
             self.close()
             return _fault(video, Reason.TIMEOUT, f"no result after {self._limits.clip_seconds:g} s")
@@ -78,11 +87,20 @@ class IsolatedExtractor:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._pool = None
 
+    def _upcoming(self, video: VideoRef) -> tuple[Sequence[VideoRef], ...]:
+        """The second argument for `extract`, if there is one."""
+        if video not in self._places:
+            return ()
+        following = self._places[video] + 1
+        return (self._announced[following : following + AHEAD],)
+
     def _start(self) -> ProcessPoolExecutor:
         # Not forked: a copy of a process with threads in native libraries may hold their locks for ever.
         context = multiprocessing.get_context("spawn")
         limit_bytes = self._limits.clip_memory_mb << 20
-        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_prepare, initargs=(limit_bytes,))
+        self._pool = ProcessPoolExecutor(
+            1, mp_context=context, initializer=_prepare, initargs=(limit_bytes, self._extract)
+        )
         # The clock of the first clip must not count the child's start.
         self._pid = self._pool.submit(os.getpid).result(timeout=_START_S)
         return self._pool
@@ -92,13 +110,15 @@ def _fault(video: VideoRef, reason: Reason, detail: str) -> VideoResult:
     return VideoResult(video=video, reason=reason, detail=detail)
 
 
-def _prepare(limit_bytes: int) -> None:
+def _prepare(limit_bytes: int, extract: Extract) -> None:
     """In the child: loads the libraries, bounds the memory, and follows the parent into death."""
     import cv2
 
-    import batch.faces.extract  # noqa: F401  (loaded before the memory is bounded and the first clip's clock runs)
+    import batch.faces.extract  # loaded before the memory is bounded and the first clip's clock runs
 
     cv2.setNumThreads(1)
+    if isinstance(extract, batch.faces.extract.Extractor):
+        extract.prepare()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()

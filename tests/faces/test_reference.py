@@ -33,7 +33,7 @@ def recipe(path: Path) -> tuple[list[tuple[int, int, int, int]], np.ndarray | No
 
 def compare(folder: Path, step: int) -> int:
     source = open_storage(str(folder))
-    compared = 0
+    compared = exact = 0
     for item in list(list_videos(source))[::step]:
         video = VideoRef(
             key=item.key, size_bytes=item.size_bytes, etag=item.etag, part="", label=None, source_id=item.key
@@ -49,9 +49,13 @@ def compare(folder: Path, step: int) -> int:
         box = result.faces[0].face_box_px
         assert [(box.top, box.right, box.bottom, box.left)] == boxes
         crop = cv2.imdecode(np.frombuffer(result.faces[0].image, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
-        # Stated tolerance: two grey levels a pixel; the decoders differ on tagged colours alone.
-        assert np.abs(crop.astype(int) - expected).max() <= 2, item.key
+        # Stated tolerance: equal for 8-bit clips; four grey levels where 10 bits are rounded to 8.
+        difference = np.abs(crop.astype(int) - expected)
+        assert difference.max() <= 4, item.key
+        assert difference.mean() <= 0.7, item.key
+        exact += difference.max() == 0
         compared += 1
+    assert exact >= 0.8 * compared
     return compared
 
 
