@@ -46,7 +46,7 @@ class DecodedFrame:
             if self._frame.format.name in _EIGHT_BIT_LUMA:
                 luma = _plane(self._frame, 0)
             else:
-                luma = _packed(self._frame.reformat(format="gray", threads=1))
+                luma = _packed(self._frame.reformat(format="gray", threads=1).to_ndarray())
             self._luma = self._upright(luma)
         return self._luma
 
@@ -83,18 +83,20 @@ def _plane(frame: Any, number: int) -> LumaImage:
 
 
 def _to_rgb(frame: Any) -> RgbImage:
+    """As OpenCV converts: by way of BGR and with bicubic chroma, which make a difference for 10-bit frames alone."""
     tagged = _TAGGED.get(int(frame.colorspace))
-    # Bicubic as OpenCV asks for: it counts for the chroma of 10-bit frames alone.
-    converted = frame.reformat(format="rgb24", src_colorspace=tagged, interpolation="BICUBIC", threads=1)
-    image: RgbImage = _packed(converted)
+    order = "rgb24" if frame.format.name in _EIGHT_BIT_LUMA else "bgr24"
+    converted = frame.reformat(format=order, src_colorspace=tagged, interpolation="BICUBIC", threads=1).to_ndarray()
+    image: RgbImage = _packed(converted if order == "rgb24" else converted[:, :, ::-1])
     return image
 
 
-def _packed(frame: Any) -> Any:
-    """The pixels without the padding of the rows: dlib takes an array with padding for one without, and finds
-    nothing in the sheared picture.
+def _packed(image: Any) -> Any:
+    """The pixels without the padding of the rows.
+
+    Dlib takes an array with padding for one without, and finds nothing in the sheared picture.
     """
-    return np.ascontiguousarray(frame.to_ndarray())
+    return np.ascontiguousarray(image)
 
 
 def _cut_yuv420p(frame: Any, left: int, top: int, right: int, bottom: int) -> Any:

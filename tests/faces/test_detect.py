@@ -188,9 +188,14 @@ def test_cascade_finds_a_close_up_that_its_network_does_not_see() -> None:
 
 
 def test_recheck_finds_a_face_that_the_proposals_miss() -> None:
-    frame = ArrayFrame(scene(1920, 1080, [(1080, 540, 34)], 1, light=0.35))
+    frame = ArrayFrame(scene(1920, 1080, [(1080, 540, 30)]))
     assert make_detector(DetectOptions(min_face=0.03)).detect(frame) == []
     assert len(make_detector(DetectOptions(min_face=0.03, recheck_empty=True)).detect(frame)) == 1
+
+
+def test_cascade_finds_a_small_face_beside_a_large_one() -> None:
+    frame = ArrayFrame(scene(1280, 720, [(380, 380, 290), (1050, 300, 60)], 1))
+    assert len(make_detector(CASCADE).detect(frame)) == 2
 
 
 def test_min_face_keeps_the_search_from_small_faces() -> None:

@@ -33,7 +33,7 @@ def recipe(path: Path) -> tuple[list[tuple[int, int, int, int]], np.ndarray | No
 
 def compare(folder: Path, step: int) -> int:
     source = open_storage(str(folder))
-    compared = exact = 0
+    compared = 0
     for item in list(list_videos(source))[::step]:
         video = VideoRef(
             key=item.key, size_bytes=item.size_bytes, etag=item.etag, part="", label=None, source_id=item.key
@@ -49,13 +49,9 @@ def compare(folder: Path, step: int) -> int:
         box = result.faces[0].face_box_px
         assert [(box.top, box.right, box.bottom, box.left)] == boxes
         crop = cv2.imdecode(np.frombuffer(result.faces[0].image, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
-        # Stated tolerance: equal for 8-bit clips; four grey levels where 10 bits are rounded to 8.
-        difference = np.abs(crop.astype(int) - expected)
-        assert difference.max() <= 4, item.key
-        assert difference.mean() <= 0.7, item.key
-        exact += difference.max() == 0
+        # Stated tolerance: none for untagged colours, which is what nearly all clips have.
+        assert (crop == expected).all(), item.key
         compared += 1
-    assert exact >= 0.8 * compared
     return compared
 
 
