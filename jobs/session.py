@@ -78,8 +78,8 @@ def check_seen_by_all(ray: Any, places: dict[str, Storage], sink: Storage) -> No
             look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(paths)
             for node in nodes
         ]
-        for node, missing in zip(nodes, ray.get(asked), strict=True):
-            for name in missing:
+        for node, reference in zip(nodes, asked, strict=True):
+            for name in _answer(ray, reference):
                 raise ValueError(
                     f"{name} {places[name].root}: a local folder that node {node['NodeManagerAddress']} does not see; "
                     "expected a shared file system or s3://"
@@ -87,6 +87,17 @@ def check_seen_by_all(ray: Any, places: dict[str, Storage], sink: Storage) -> No
     finally:
         if sink.is_local:
             sink.delete(probe)
+
+
+def _answer(ray: Any, reference: Any) -> list[str]:
+    """What a node misses; nothing where the node died since it was listed, so that it runs no task either."""
+    try:
+        missing: list[str] = ray.get(reference)
+    except ray.exceptions.RayTaskError:
+        raise
+    except ray.exceptions.RayError:
+        return []
+    return missing
 
 
 def _unseen(paths: dict[str, str]) -> list[str]:

@@ -1,0 +1,139 @@
+"""Nodes, workers and drivers die at random moments on a real cluster of three nodes; `faces/` does not notice.
+
+`FAKESIFT_KILLS` is the number of seeded runs: few in the test run, twenty and more in `make soak`.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch.shards.commit import committed_keys, read_commits
+from batch.shards.read import latest_outcomes
+from batch.storage.base import Storage
+from batch.storage.open import open_storage
+
+ROOT = Path(__file__).parents[2]
+RUNS = int(os.environ.get("FAKESIFT_KILLS", "3"))
+VICTIMS = ("node", "worker", "driver")
+PATIENCE_S = 240
+
+
+def start(corpus: Path, output: Path, address: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "jobs.cli", "preprocess", str(corpus), str(output), "--address", address]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(job: subprocess.Popen[str]) -> None:
+    told, _ = job.communicate(timeout=PATIENCE_S)
+    assert job.returncode == 0, told
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it, youngest first."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            found = family(int(child)) + found
+    return found
+
+
+def kill_all(pids: list[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def raylet_of(node: Any) -> int:
+    return int(node.all_processes["raylet"][0].process.pid)
+
+
+def workers_of(node: Any) -> list[int]:
+    """Processes of a node that run our tasks, or wait for one."""
+    pids = family(raylet_of(node))[:-1]
+    return [pid for pid in pids if b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes()[:40]]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(2):
+        made.add_node(num_cpus=1)
+    made.wait_for_nodes()
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def expected(cluster: Any, drawn_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    """What a run leaves that nothing disturbed."""
+    output = tmp_path_factory.mktemp("calm") / "out"
+    finish(start(drawn_corpus, output, cluster.address))
+    return open_storage(str(output))
+
+
+def shards(sink: Storage) -> dict[str, bytes]:
+    return {item.key: sink.read(item.key) for item in sink.list("faces/")}
+
+
+def outcomes(sink: Storage) -> list[tuple[str, str]]:
+    tables = latest_outcomes(sink, read_commits(sink), ["video_key", "outcome"])
+    return sorted((row["video_key"], row["outcome"]) for table in tables for row in table.to_pylist())
+
+
+def wait_for_commits(sink: Storage, count: int, job: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while len(list(committed_keys(sink))) < count and job.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_whatever_dies_faces_are_the_same(
+    cluster: Any, expected: Storage, drawn_corpus: Path, tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    sink = open_storage(str(tmp_path / "out"))
+    job = start(drawn_corpus, tmp_path / "out", cluster.address)
+    wait_for_commits(sink, chance.randrange(8), job)
+    time.sleep(chance.random() * 2)
+    victim = VICTIMS[seed % len(VICTIMS)]
+    node = chance.choice(list(cluster.worker_nodes))
+    if victim == "node":
+        kill_all(family(raylet_of(node)))
+        cluster.worker_nodes.remove(node)
+        cluster.add_node(num_cpus=1)
+    elif victim == "worker":
+        kill_all(workers_of(node))
+    else:
+        job.kill()
+        job.wait()
+        job = start(drawn_corpus, tmp_path / "out", cluster.address)
+    finish(job)
+    assert shards(sink) == shards(expected)
+    assert outcomes(sink) == outcomes(expected)
+
+
+@pytest.mark.slow
+def test_two_drivers_on_one_output_do_no_harm(
+    cluster: Any, expected: Storage, drawn_corpus: Path, tmp_path: Path
+) -> None:
+    jobs = [start(drawn_corpus, tmp_path / "out", cluster.address) for _ in range(2)]
+    for job in jobs:
+        finish(job)
+    sink = open_storage(str(tmp_path / "out"))
+    assert shards(sink) == shards(expected)
+    assert outcomes(sink) == outcomes(expected)
