@@ -1,6 +1,7 @@
 # demo: set up and run the main job on a drawn corpus.  test: check, then every test.
 # check: lint, format, types, architecture.             lock: compile requirements.lock anew.
-.PHONY: demo test check lock
+# soak: the tests of faults with many more seeded runs, half an hour on 2 cores.
+.PHONY: demo test check lock soak
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,6 +24,9 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+soak: $(VENV)/.installed
+	FAKESIFT_KILLS=24 FAKESIFT_FUZZ=5000 $(BIN)/python -m pytest tests/faults
 
 lock:
 	$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \

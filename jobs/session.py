@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from batch.storage.base import Storage
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
 )
+_CONNECT_S = 10.0
 
 
 @contextmanager
@@ -30,6 +32,7 @@ def ray_session(address: str | None, workers: int | None) -> Iterator[Any]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
+    _check_reachable(address)
     root = str(Path(__file__).resolve().parents[1])
     environment = {
         **ONE_THREAD,
@@ -46,6 +49,17 @@ def ray_session(address: str | None, workers: int | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Ray itself tries a dead address for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except OSError as error:
+        raise ConnectionError(f"no Ray cluster at {address}: {error}") from error
 
 
 def alive_nodes(ray: Any) -> list[dict[str, Any]]:

@@ -16,7 +16,8 @@ from batch.corpus.draw.skin import blend, scaled
 
 _SHEET_UNIT_PX = 54.0
 """Coarser than the head: cloth has no fine detail."""
-_LEFT, _TOP, _WIDTH, _HEIGHT = -3.6, 0.5, 7.2, 8.0
+_LEFT, _TOP = -3.6, 0.5
+_SIZE = (432, 388)
 
 
 def draw_body(who: Identity, light: Light) -> Layer:
@@ -27,7 +28,7 @@ def draw_body(who: Identity, light: Light) -> Layer:
     cloth = torso * (1 - collar)
     skin = np.clip(neck + torso * collar, 0, 1)
     alpha = np.maximum(skin, cloth)
-    folds = grain(who.seed + 20, *win.x.shape, 9) + 0.5 * grain(who.seed + 21, *win.x.shape, 26)
+    folds = grain(who.seed + 20, _SIZE, 9) + 0.5 * grain(who.seed + 21, _SIZE, 26)
     height = _height(win, cloth) + folds * 0.05 * cloth
     image = np.broadcast_to(np.asarray(scaled(who.skin, 0.92), np.float32), (*win.x.shape, 3))
     image = blend(
@@ -43,8 +44,8 @@ def draw_body(who: Identity, light: Light) -> Layer:
 
 
 def _sheet() -> Window:
-    columns = np.arange(round(_WIDTH * _SHEET_UNIT_PX), dtype=np.float32) / np.float32(_SHEET_UNIT_PX) + _LEFT
-    rows = np.arange(round(_HEIGHT * _SHEET_UNIT_PX), dtype=np.float32) / np.float32(_SHEET_UNIT_PX) + _TOP
+    columns = np.arange(_SIZE[1], dtype=np.float32) / np.float32(_SHEET_UNIT_PX) + _LEFT
+    rows = np.arange(_SIZE[0], dtype=np.float32) / np.float32(_SHEET_UNIT_PX) + _TOP
     x, y = np.meshgrid(columns, rows)
     return Window(left=0, top=0, x=np.asarray(x, np.float32), y=np.asarray(y, np.float32))
 
@@ -80,7 +81,7 @@ def _height(win: Window, cloth: FloatMap) -> FloatMap:
 def _fabric(who: Identity, win: Window) -> FloatMap:
     """Plain, striped or checked cloth."""
     tone = np.asarray(who.clothes, np.float32)
-    weave = grain(who.seed + 22, *win.x.shape, 200) * 0.03
+    weave = grain(who.seed + 22, _SIZE, 200) * 0.03
     pattern = np.zeros_like(win.x)
     kind = who.seed % 5
     if kind == 3:

@@ -15,12 +15,12 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import av
 import cv2
 
 from batch.corpus.draw.options import DrawOptions
 from batch.corpus.draw.plan import Plan, plan_corpus
 from batch.corpus.draw.planted import PlantedFile, Work
+from batch.corpus.draw.portrait import knead
 
 MARKER = "corpus.json"
 _FORMAT = 1
@@ -71,10 +71,18 @@ def draw_corpus(
     shutil.rmtree(building, ignore_errors=True)
     plan = plan_corpus(building, options)
     _write(building, options, plan, report, workers)
-    if folder.exists():
-        folder.rmdir()
-    building.rename(folder)
+    _move(building, folder)
     return _describe(folder, plan, drawn=True)
+
+
+def _move(building: Path, folder: Path) -> None:
+    if not folder.exists():
+        building.rename(folder)
+        return
+    # An empty folder is filled, not replaced: it may be a mount, or somebody's working directory.
+    for child in sorted(building.iterdir(), key=lambda path: path.name == MARKER):
+        child.rename(folder / child.name)
+    building.rmdir()
 
 
 def _write(building: Path, options: DrawOptions, plan: Plan, report: Progress, workers: int) -> None:
@@ -87,7 +95,7 @@ def _write(building: Path, options: DrawOptions, plan: Plan, report: Progress, w
         written += count
         report(written, plan.files)
     note = {
-        "about": "Drawn people, no photographs: a corpus to try the programs with, which proves nothing about accuracy.",
+        "about": "Drawn, no photographs: a corpus to try the programs with, which proves nothing about accuracy.",
         "format": _FORMAT,
         "options": asdict(options),
         "files": plan.files,
@@ -99,15 +107,16 @@ def _perform(work: list[Work], workers: int) -> Iterator[int]:
     """Does all of the work, in processes if there are several workers, and gives each one's count as it ends."""
     if workers == 1:
         threads = cv2.getNumThreads()
-        _quiet()
+        _single_thread()
         try:
             yield from (one() for one in work)
         finally:
             cv2.setNumThreads(threads)
+            knead.cache_clear()
         return
     # Spawned, not forked: OpenCV and the codecs keep threads that a fork would lose.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_single_thread) as pool:
         pending = [pool.submit(one) for one in work]
         try:
             for future in as_completed(pending):
@@ -116,10 +125,9 @@ def _perform(work: list[Work], workers: int) -> Iterator[int]:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _quiet() -> None:
-    """One native thread a worker, and nothing on its standard error."""
+def _single_thread() -> None:
+    # The workers are the parallelism; OpenCV's own threads beside them only get in each other's way.
     cv2.setNumThreads(1)
-    av.logging.set_level(av.logging.PANIC)
 
 
 def _check_same(folder: Path, options: DrawOptions, plan: Plan) -> None:

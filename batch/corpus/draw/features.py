@@ -6,7 +6,7 @@ import numpy as np
 
 from batch.corpus.draw.identity import Identity, Rgb
 from batch.corpus.draw.light import Light
-from batch.corpus.draw.relief import CANVAS_HEIGHT, CANVAS_WIDTH, FloatMap, Window, bump, grain, pair, soft
+from batch.corpus.draw.relief import CANVAS, FloatMap, Window, bump, grain, pair, soft
 from batch.corpus.draw.skin import blend, scaled
 
 _IRIS_RADIUS = 0.098
@@ -30,14 +30,14 @@ def paint_lips(who: Identity, win: Window, image: FloatMap, jaw_open: float) -> 
     t = np.clip(np.abs(win.x) / width, 0, 1)
     bow = 1 - 0.35 * np.exp(-0.5 * (win.x / 0.05) ** 2)
     drop = 0.17 * jaw_open
-    # The corners sit a little low, the middle of the upper lip dips: the line of a closed mouth.
-    line = y0 + 0.018 * t**2 - 0.012 * np.exp(-0.5 * (win.x / 0.1) ** 2) * -1
+    # The middle of the upper lip dips.
+    line = y0 + who.mouth_curve * t**2 + 0.012 * np.exp(-0.5 * (win.x / 0.1) ** 2)
     upper = line - 0.095 * full * (1 - t**1.7) * bow
     gap = line + drop * (1 - t**2.2)
     lower = gap + 0.13 * full * (1 - t**2.4) ** 1.1
     inside = (np.abs(win.x) < width).astype(np.float32)
     red = _lip_colour(who)
-    streaks = grain(who.seed + 5, CANVAS_HEIGHT, CANVAS_WIDTH, 200)[win.slices] * 0.04
+    streaks = grain(who.seed + 5, CANVAS, 200)[win.slices] * 0.04
     edge = 0.035
     top = soft(win.y - upper, edge) * soft(line - win.y) * inside
     bottom = soft(win.y - gap) * soft(lower - win.y, edge) * inside
@@ -47,9 +47,9 @@ def paint_lips(who: Identity, win: Window, image: FloatMap, jaw_open: float) -> 
         mouth = soft(win.y - line) * soft(gap - win.y) * inside
         image = blend(image, (0.16, 0.05, 0.05), mouth)
         teeth = soft(line + 0.075 - win.y, 0.02) * soft(0.26 - np.abs(win.x), 0.06)
-        image = blend(image, (0.80, 0.77, 0.71), mouth * teeth * 0.9)
+        image = blend(image, (0.80, 0.77, 0.71), mouth * teeth * np.float32(0.9))
     seam = np.exp(-0.5 * ((win.y - line) / (0.013 + 0.006 * (1 - t))) ** 2) * soft(width * 1.06 - np.abs(win.x), 0.05)
-    corners = pair(win, width * 1.02, y0 + 0.02, 0.035, 0.03) * 0.35
+    corners = pair(win, width * 1.02, y0 + who.mouth_curve, 0.035, 0.03) * 0.35
     return blend(image, scaled(red, 0.32), np.clip(seam * 0.85 + corners, 0, 0.9))
 
 
@@ -76,7 +76,7 @@ def paint_brows(who: Identity, win: Window, image: FloatMap) -> FloatMap:
     middle = middle + 0.09 * np.clip(t - 0.62, 0, 1)
     half = who.brow_thickness * (0.75 + 0.5 * t - 1.15 * t**2.4)
     inside = soft(half - np.abs(win.y - middle), 0.04) * soft(ax - 0.15, 0.05) * soft(0.76 - ax, 0.05)
-    strokes = _strokes(who.seed + 6, ax * 1.0 + 0.55 * (win.y - middle), win.y, 95.0)
+    strokes = _strokes(who.seed + 6, np.asarray(ax + 0.55 * (win.y - middle), np.float32), win.y, 95.0)
     alpha = np.clip(inside * (0.82 + 0.3 * strokes), 0, 0.95)
     return blend(image, scaled(who.hair, 0.62 if sum(who.hair) < 1.2 else 0.8), alpha)
 
@@ -89,10 +89,13 @@ def _strokes(seed: int, across: FloatMap, along: FloatMap, frequency: float) -> 
 
 
 def paint_eyes(who: Identity, win: Window, image: FloatMap, lid: float, light: Light) -> FloatMap:
-    """Both eyes over already lit skin; `lid` is 1 for open, 0 for shut."""
-    for side in (-1.0, 1.0):
-        image = _paint_eye(who, win, image, lid, light, side)
-    return image
+    """Both eyes over already lit skin; `lid` is 1 for open, 0 for shut. The window's middle is the face's."""
+    middle = win.x.shape[1] // 2
+    halves = []
+    for side, columns in ((-1.0, slice(None, middle)), (1.0, slice(middle, None))):
+        half = Window(left=win.left, top=win.top, x=win.x[:, columns], y=win.y[:, columns])
+        halves.append(_paint_eye(who, half, image[:, columns], lid, light, side))
+    return np.concatenate(halves, axis=1)
 
 
 def _paint_eye(who: Identity, win: Window, image: FloatMap, lid: float, light: Light, side: float) -> FloatMap:

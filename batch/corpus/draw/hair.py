@@ -7,13 +7,11 @@ import numpy as np
 
 from batch.corpus.draw.identity import Identity
 from batch.corpus.draw.relief import (
-    CANVAS_HEIGHT,
-    CANVAS_WIDTH,
+    CANVAS,
     CROWN_Y,
     FloatMap,
     Window,
     bump,
-    depth,
     grain,
     half_width,
     soft,
@@ -75,13 +73,13 @@ def _face_opening(who: Identity, win: Window, ragged: FloatMap) -> FloatMap:
 def _ragged(who: Identity, win: Window) -> FloatMap:
     """Noise that makes edges look like locks: round ones for curls, drawn out for straight hair."""
     if who.hair_style == "curly":
-        return grain(who.seed + 8, CANVAS_HEIGHT, CANVAS_WIDTH, 30)[win.slices]
+        return grain(who.seed + 8, CANVAS, 30)[win.slices]
     return np.asarray(_drawn_out(who, win, 150, sigma=2.2) * 1.4, np.float32)
 
 
-def hair_depth(who: Identity, win: Window) -> FloatMap:
-    """The coat's height field: the head's, smoothed, with strands."""
-    return np.asarray(cv2.GaussianBlur(depth(who, win), (0, 0), 8) + _strands(who, win) * 0.008, np.float32)
+def hair_depth(who: Identity, win: Window, head: FloatMap) -> FloatMap:
+    """The coat's height field: that of the head, smoothed, with strands."""
+    return np.asarray(cv2.GaussianBlur(head, (0, 0), 8) + _strands(who, win) * 0.008, np.float32)
 
 
 def hair_albedo(who: Identity, win: Window) -> FloatMap:
@@ -98,25 +96,24 @@ def hair_albedo(who: Identity, win: Window) -> FloatMap:
 
 def _strands(who: Identity, win: Window) -> FloatMap:
     """Noise along the way that hair lies, about unit variance."""
-    size = (CANVAS_HEIGHT, CANVAS_WIDTH)
     if who.hair_style == "curly":
-        mixed = grain(who.seed + 9, *size, 46) * 0.7 + grain(who.seed + 13, *size, 110) * 0.5
+        mixed = grain(who.seed + 9, CANVAS, 46) * 0.7 + grain(who.seed + 13, CANVAS, 110) * 0.5
         return np.asarray(mixed[win.slices], np.float32)
     if who.hair_style == "cropped":
-        return np.asarray(grain(who.seed + 9, *size, 260)[win.slices] * 0.6, np.float32)
+        return np.asarray(grain(who.seed + 9, CANVAS, 260)[win.slices] * 0.6, np.float32)
     return _drawn_out(who, win, 300, sigma=1.3)
 
 
 def _drawn_out(who: Identity, win: Window, frequency: float, sigma: float) -> FloatMap:
     """Noise that changes fast around the crown and slowly away from it."""
-    sheet = np.random.default_rng(who.seed + 10).standard_normal((64, 1024), np.float32)
-    sheet = cv2.GaussianBlur(sheet, (0, 0), sigmaX=sigma, sigmaY=1.0)
+    noise = np.random.default_rng(who.seed + 10).standard_normal((64, 1024), np.float32)
+    sheet = cv2.GaussianBlur(noise, (0, 0), sigmaX=sigma, sigmaY=1.0)
     u, v = win.x + who.parting * 0.5, win.y - CROWN_Y + 0.17
     angle = np.arctan2(u, np.maximum(v, 0.02) + 0.35) * np.float32(frequency)
     radius = np.hypot(u, v) * 7
     columns, rows = np.mod(angle + 512, 1000), np.mod(radius, 60)
-    noise = cv2.remap(sheet, columns.astype(np.float32), rows.astype(np.float32), cv2.INTER_LINEAR)
-    return np.asarray(noise * (2.6 * sigma / 1.6), np.float32)
+    drawn = cv2.remap(sheet, columns.astype(np.float32), rows.astype(np.float32), cv2.INTER_LINEAR)
+    return np.asarray(drawn * (2.6 * sigma / 1.6), np.float32)
 
 
 def paint_beard(who: Identity, win: Window, image: FloatMap) -> FloatMap:
@@ -124,7 +121,7 @@ def paint_beard(who: Identity, win: Window, image: FloatMap) -> FloatMap:
     if who.beard == "none":
         return image
     lips = np.hypot(win.x / (who.mouth_width * 1.02), (win.y - who.mouth_y - 0.02) / (0.15 * who.lip_fullness))
-    hairs = grain(who.seed + 12, CANVAS_HEIGHT, CANVAS_WIDTH, 260)[win.slices]
+    hairs = grain(who.seed + 12, CANVAS, 260)[win.slices]
     strength = 0.3 if who.beard == "stubble" else 0.86
     alpha = _beard_mask(who, win) * soft(np.asarray(lips - 1, np.float32), 0.15) * strength
     alpha = np.clip(alpha * (1 + 0.12 * hairs), 0, 0.95)

@@ -75,6 +75,8 @@ class Identity:
     nose_length: float
     nose_bridge: float
     mouth_width: float
+    mouth_curve: float
+    """How far the corners hang; below 0 they are lifted."""
     lip_fullness: float
     hair: Rgb
     hair_style: HairStyle
@@ -124,6 +126,7 @@ def draw_identity(seed: int, number: int, skin_rank: float) -> Identity:
         nose_length=float(rng.uniform(0.62, 0.74)),
         nose_bridge=float(rng.uniform(0.7, 1.2)),
         mouth_width=float(rng.uniform(0.34, 0.42)),
+        mouth_curve=float(rng.uniform(-0.055, 0.015)),
         lip_fullness=float(rng.uniform(0.75, 1.15) + 0.2 * skin_rank),
         hair=_jitter(rng, hair, 0.02),
         hair_style=style,

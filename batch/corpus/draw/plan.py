@@ -21,7 +21,7 @@ Entry = dict[str, str]
 Size = tuple[int, int]
 
 _FRAME_RATES = (Fraction(25), Fraction(30), Fraction(30_000, 1001), Fraction(24))
-_S, _M, _L, _XL = (640, 360), (854, 480), (1280, 720), (1920, 1080)
+_S, _M, _L, _XL = (640, 360), (848, 480), (1280, 720), (1920, 1080)
 # In 24 clips: 10 of 480p, 7 of 360p, 5 of 720p, 2 of 1080p, spread so that every part has some of each.
 _SIZES: tuple[Size, ...] = (
     *(_M, _S, _L, _M, _M, _S, _XL, _S, _M, _L, _M, _M),
@@ -152,7 +152,7 @@ class _Planner:
 
     def _crf(self) -> int:
         # The same range for real and fake: the rate must not give the label away.
-        return int(self._rng.integers(19, 31))
+        return int(self._rng.integers(20, 30))
 
     def _name(self) -> str:
         """A file name as in DFDC: ten letters, no two alike."""

@@ -8,6 +8,7 @@ width; the origin is the middle of the eye line, y points down. Proportions foll
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ FloatMap = npt.NDArray[np.float32]
 
 UNIT_PX = 108.0
 """Canvas pixels in one unit: the head is 216 px wide, as in a 720p talking head."""
-CANVAS_HEIGHT, CANVAS_WIDTH = 512, 384
+CANVAS_HEIGHT, CANVAS_WIDTH = CANVAS = 512, 384
 ORIGIN_X, ORIGIN_Y = 192.0, 226.0
 CROWN_Y = -1.5
 """Eye line up to the crown, in units."""
@@ -52,10 +53,10 @@ def window(left: int = 0, top: int = 0, right: int = CANVAS_WIDTH, bottom: int =
 
 def to_canvas(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Points in head units, shape (n, 2), to canvas pixels."""
-    return points * UNIT_PX + np.array([ORIGIN_X, ORIGIN_Y])
+    return np.asarray(points * UNIT_PX + np.array([ORIGIN_X, ORIGIN_Y]), np.float64)
 
 
-def soft(distance: FloatMap, width: float = 0.014) -> FloatMap:
+def soft(distance: npt.NDArray[np.floating[Any]], width: float = 0.014) -> FloatMap:
     """1 where `distance` is positive, 0 where negative, with an edge of about 1.5 canvas pixels by default."""
     t = np.clip(distance * np.float32(0.5 / width) + np.float32(0.5), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
@@ -63,8 +64,10 @@ def soft(distance: FloatMap, width: float = 0.014) -> FloatMap:
 
 def bump(win: Window, x: float, y: float, width: float, height: float) -> FloatMap:
     """A Gaussian hill of height 1 around a point."""
-    u, v = (win.x - np.float32(x)) / np.float32(width), (win.y - np.float32(y)) / np.float32(height)
-    return np.asarray(np.exp(np.float32(-0.5) * (u * u + v * v)), np.float32)
+    # A product of two curves: an exponential a row and a column, not one a pixel.
+    u, v = (win.x[0] - np.float32(x)) / np.float32(width), (win.y[:, 0] - np.float32(y)) / np.float32(height)
+    across, along = np.exp(np.float32(-0.5) * u * u), np.exp(np.float32(-0.5) * v * v)
+    return np.asarray(along[:, None] * across, np.float32)
 
 
 def pair(win: Window, x: float, y: float, width: float, height: float) -> FloatMap:
@@ -72,8 +75,9 @@ def pair(win: Window, x: float, y: float, width: float, height: float) -> FloatM
     return bump(win, x, y, width, height) + bump(win, -x, y, width, height)
 
 
-def grain(seed: int, rows: int, columns: int, cells: float) -> FloatMap:
-    """Smooth noise with about unit variance; `cells` hills along the longer side."""
+def grain(seed: int, size: tuple[int, int], cells: float) -> FloatMap:
+    """Smooth noise with about unit variance, of a size (rows, columns); `cells` hills along the longer side."""
+    rows, columns = size
     rng = np.random.default_rng(seed)
     scale = cells / max(rows, columns)
     small = rng.standard_normal((max(2, round(rows * scale)), max(2, round(columns * scale))), np.float32)

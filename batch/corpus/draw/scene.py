@@ -51,7 +51,7 @@ class Camera:
     def exposure(self, time_s: float) -> npt.NDArray[np.uint8]:
         """A table of 256 values: what every grey level becomes at a moment."""
         gain = 1 + self.flicker * math.sin(1.3 * time_s + self.phase)
-        return np.clip(np.arange(256) * gain + 0.5, 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(np.arange(256) * gain + 0.5, 0, 255), np.uint8)
 
 
 def draw_camera(rng: np.random.Generator) -> Camera:
@@ -61,7 +61,7 @@ def draw_camera(rng: np.random.Generator) -> Camera:
         shake_px=float(rng.uniform(1.0, 5.0)) if handheld else 0.0,
         phase=float(rng.uniform(0, 6)),
         flicker=float(rng.uniform(0.0, 0.07)),
-        noise=float(rng.uniform(1.0, 4.5)),
+        noise=float(rng.uniform(1.0, 3.5)),
     )
 
 
@@ -73,7 +73,7 @@ class Sensor:
         self._shape = (height, width)
         sheet = np.empty((height + 32, width + 32, 3), np.int16)
         cv2.setRNGSeed(int(rng.integers(2**31 - 1)))
-        cv2.randn(sheet, (128,) * 3, (sigma, sigma * 0.8, sigma * 1.1))
+        cv2.randn(sheet, np.full(3, 128.0), np.array([sigma, sigma * 0.8, sigma * 1.1]))
         self._sheet = sheet.astype(np.uint8)
 
     def expose(self, frame: Frame) -> Frame:
@@ -132,10 +132,10 @@ def _wall(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.u
         across, down = int(rng.uniform(0.12, 0.25) * width), int(rng.uniform(0.2, 0.4) * height)
         cv2.rectangle(sheet, (x, y), (x + across, y + down), _colour(rng, 30, 90), -1)
         rim = max(2, height // 60)
-        cv2.rectangle(sheet, (x + rim, y + rim), (x + across - rim, y + down - rim), _colour(rng, 80, 200, 40), -1)
+        cv2.rectangle(sheet, (x + rim, y + rim), (x + across - rim, y + down - rim), _colour(rng, 80, 200, 28), -1)
     if rng.random() < 0.5:
         sheet[int(height * rng.uniform(0.7, 0.9)) :] = _colour(rng, 60, 140)
-    return sheet
+    return np.asarray(sheet, np.uint8)
 
 
 def _shelf(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -148,7 +148,7 @@ def _shelf(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.
         while x < width:
             thick, tall = int(width * rng.uniform(0.012, 0.04)) + 2, int(room * rng.uniform(0.55, 0.88))
             if rng.random() < 0.92:
-                cv2.rectangle(sheet, (x, bottom - tall), (x + thick - 2, bottom), _colour(rng, 40, 180, 40), -1)
+                cv2.rectangle(sheet, (x, bottom - tall), (x + thick - 2, bottom), _colour(rng, 40, 170, 26), -1)
             x += thick
         cv2.rectangle(sheet, (0, bottom - max(2, room // 16)), (width, bottom), _colour(rng, 60, 110, 8), -1)
     return sheet
@@ -183,8 +183,8 @@ def _street(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np
         tone = green * rng.uniform(0.5, 1.5) if rng.random() < 0.75 else np.array(_colour(rng, 150, 235, 25))
         blob = sheet.copy()
         cv2.circle(blob, centre, radius, [float(v) for v in np.clip(tone, 0, 255)], -1, cv2.LINE_AA)
-        sheet = cv2.addWeighted(blob, 0.45, sheet, 0.55, 0)
-    return np.asarray(sheet, np.uint8)
+        cv2.addWeighted(blob, 0.45, sheet, 0.55, 0, dst=sheet)
+    return sheet
 
 
 def _tiles(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.uint8]:

@@ -6,8 +6,7 @@ import numpy as np
 
 from batch.corpus.draw.identity import Identity, Rgb
 from batch.corpus.draw.relief import (
-    CANVAS_HEIGHT,
-    CANVAS_WIDTH,
+    CANVAS,
     FloatMap,
     Window,
     bump,
@@ -32,9 +31,10 @@ def scaled(colour: Rgb, factor: float) -> Rgb:
 def skin_albedo(who: Identity, win: Window) -> FloatMap:
     """Skin colour of every pixel of the window, shape (height, width, 3), with blush, blotches, pores and freckles."""
     rows, columns = win.slices
-    size = (CANVAS_HEIGHT, CANVAS_WIDTH)
-    blotches = grain(who.seed, *size, 14)[rows, columns] * 0.012 + grain(who.seed + 1, *size, 60)[rows, columns] * 0.012
-    pores = grain(who.seed + 2, *size, 300)[rows, columns] * (0.018 + 0.012 * who.age)
+    blotches = (
+        grain(who.seed, CANVAS, 14)[rows, columns] * 0.012 + grain(who.seed + 1, CANVAS, 60)[rows, columns] * 0.012
+    )
+    pores = grain(who.seed + 2, CANVAS, 300)[rows, columns] * (0.018 + 0.012 * who.age)
     tone = np.asarray(who.skin, np.float32) * (1 + blotches + pores)[..., None]
     blush = pair(win, 0.55, 0.42, 0.22, 0.17) * 0.8 + bump(win, 0, who.nose_y - 0.08, 0.17, 0.14)
     blush = (blush + 0.4 * bump(win, 0, who.face_length, 0.3, 0.16)) * 0.07 * who.redness
@@ -43,7 +43,7 @@ def skin_albedo(who: Identity, win: Window) -> FloatMap:
     rings = rings + pair(win, who.eye_gap, -0.13, 0.2, 0.06) * 0.07
     tone = tone * (1 - rings[..., None] * np.array([0.8, 1.0, 0.9], np.float32))
     if who.freckles > 0:
-        spots = soft(grain(who.seed + 3, *size, 110)[rows, columns] - 1.35, 0.3) * pair(win, 0.35, 0.35, 0.35, 0.25)
+        spots = soft(grain(who.seed + 3, CANVAS, 110)[rows, columns] - 1.35, 0.3) * pair(win, 0.35, 0.35, 0.35, 0.25)
         tone = blend(tone, scaled(who.skin, 0.62), np.clip(spots * who.freckles * 0.7, 0, 1))
     return np.asarray(np.clip(tone * (1 - _wrinkles(who, win))[..., None], 0, 1), np.float32)
 
@@ -57,5 +57,5 @@ def _wrinkles(who: Identity, win: Window) -> FloatMap:
     lines = lines * soft(0.55 - np.abs(win.x), 0.3)
     fan_x, fan_y = np.abs(win.x) - who.eye_gap - who.eye_width, win.y - 0.02
     fan = np.exp(-0.5 * (np.sin(np.arctan2(fan_y, fan_x) * 7) / 0.3) ** 2)
-    fan = fan * bump(Window(left=0, top=0, x=fan_x, y=fan_y), 0.13, 0.0, 0.05, 0.07)
+    fan = fan * np.exp(-0.5 * (((fan_x - 0.13) / 0.05) ** 2 + (fan_y / 0.07) ** 2))
     return np.asarray((lines * 0.1 + fan * 0.12) * (who.age - 0.3), np.float32)

@@ -93,7 +93,7 @@ def _mask(hull: Points, size: tuple[int, int], feather: float) -> Layer:
 
 def _match(face: Frame, part: Frame, mask: Layer, strength: float) -> Frame:
     """The face with the mean and spread that the frame has under the mask, in CIELAB."""
-    inside = cv2.compare(mask, 127, cv2.CMP_GT)
+    inside = np.asarray((mask > 127) * np.uint8(255), np.uint8)
     lab, wanted = cv2.cvtColor(face, cv2.COLOR_BGR2LAB), cv2.cvtColor(part, cv2.COLOR_BGR2LAB)
     mean, spread = cv2.meanStdDev(lab, mask=inside)
     wanted_mean, wanted_spread = cv2.meanStdDev(wanted, mask=inside)

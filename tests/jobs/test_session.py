@@ -1,0 +1,62 @@
+"""Joining a cluster: one that is not there, and one on which a node does not see a local folder."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.test_preprocess import fakesift
+
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+
+
+def test_no_cluster_at_the_address(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mp4").write_bytes(b"clip")
+    done = fakesift("preprocess", tmp_path / "in", tmp_path / "out", "--address", "127.0.0.1:9")
+    assert done.returncode == 1
+    assert "no Ray cluster at 127.0.0.1:9" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def half_blind_cluster(tmp_path: Path) -> Iterator[str]:
+    """Two nodes; the second has an empty file system mounted over `tmp_path`, in a mount namespace of its own."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("a mount namespace needs root and unshare")
+    if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("mount namespaces are not allowed here")
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    command = " ".join([*RAY, "start", f"--address={cluster.address}", "--num-cpus=1", "--block"])
+    hidden = ["unshare", "-m", "sh", "-c", f"mount -t tmpfs none {tmp_path} && exec {command}"]
+    node = subprocess.Popen(hidden, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        count = [sys.executable, "-c", f"import ray; ray.init({cluster.address!r}); print(len(ray.nodes()))"]
+        deadline = time.monotonic() + 90
+        while not subprocess.run(count, capture_output=True, text=True, check=False).stdout.strip().endswith("2"):
+            assert time.monotonic() < deadline
+        yield cluster.address
+    finally:
+        os.killpg(node.pid, signal.SIGTERM)
+        node.wait(30)
+        cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_folder_that_a_node_does_not_see_is_refused(half_blind_cluster: str, tmp_path: Path) -> None:
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "in" / "a.mp4").write_bytes(b"clip")
+    done = fakesift("preprocess", tmp_path / "in", tmp_path / "out", "--address", half_blind_cluster)
+    assert done.returncode == 2, done.stderr
+    assert "a local folder that node" in done.stderr
+    assert not (tmp_path / "out" / "commits").exists()
