@@ -8,6 +8,8 @@ from importlib import import_module
 COMMANDS = {
     "preprocess": ("jobs.preprocess", "video corpus to Parquet shards of face crops"),
     "status": ("jobs.status", "what an output holds, what is left, which files are faults"),
+    "verify": ("jobs.verify", "re-read an output and find whatever does not hold in it"),
+    "purge": ("jobs.purge", "take a source and all that came from it out of outputs"),
     "demo-corpus": ("jobs.demo_corpus", "draw a corpus with the shape of DFDC, without photographs"),
     "demo": ("jobs.demo", "draw a corpus and run the jobs on it"),
 }

@@ -6,6 +6,7 @@ fakesift preprocess demo/corpus demo/faces --workers 2        # a laptop
 
 from __future__ import annotations
 
+import json
 import pickle
 import threading
 from collections import Counter
@@ -23,6 +24,7 @@ from batch.records import Reason, VideoRef, WorkUnit
 from batch.shards.build import UnitReport, build_unit
 from batch.shards.close import remove_orphans, remove_stale, unit_of
 from batch.shards.commit import Commit, committed_keys, read_commits
+from batch.shards.purged import load_purged
 from batch.shards.retry import retry_unit
 from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
 from batch.shards.summary import PLAN, SUMMARY, Summary, kind_counts, summarize
@@ -45,6 +47,7 @@ class _State:
     listed: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     seen: int = 0
+    purged: int = 0
     notes: CorpusNotes = field(default_factory=CorpusNotes)
 
 
@@ -57,7 +60,7 @@ def preprocess(options: PreprocessOptions) -> Exit:
     state = _State()
     if next(list_videos(source), None) is None:
         raise ValueError(f"input {source.root}: no mp4, mov, mkv, avi, webm or mpg file there")
-    units = _plan(options, source, state)
+    units = _plan(options, source, sink, state)
     if not options.single_writer:
         _probe(sink)
     run = RunFile(kind="preprocess", input=source.root, shaping=options.shaping(), versions=installed_versions())
@@ -90,7 +93,7 @@ def _probe(sink: Storage) -> None:
         raise ValueError(f"output {error}; or say --single-writer and run one job at a time") from error
 
 
-def _plan(options: PreprocessOptions, source: Storage, state: _State) -> Iterator[WorkUnit]:
+def _plan(options: PreprocessOptions, source: Storage, sink: Storage, state: _State) -> Iterator[WorkUnit]:
     """The corpus as units, streamed; says how it is labelled."""
     table = None
     if options.labels.lower().endswith((".csv", ".parquet")):
@@ -99,12 +102,22 @@ def _plan(options: PreprocessOptions, source: Storage, state: _State) -> Iterato
     labels, items = choose_labels(options.labels, source, list_videos(source), state.notes, table)
     say(f"input {source.root}, labels: {labels.mode}")
     videos: Iterator[VideoRef] = sample_videos(
-        label_videos(items, labels, state.notes),
+        _without_purged(sink, label_videos(items, labels, state.notes), state),
         limit=options.limit,
         max_bytes=options.sample_bytes(),
         seed=options.seed,
     )
     return plan_units(videos, options.face_options())
+
+
+def _without_purged(sink: Storage, videos: Iterator[VideoRef], state: _State) -> Iterator[VideoRef]:
+    """Leaves out what was taken down from this output; counts it."""
+    purged = load_purged(sink)
+    for video in videos:
+        if purged.covers(video):
+            state.purged += 1
+        else:
+            yield video
 
 
 def _count(options: PreprocessOptions, source: Storage, bar: Progress) -> None:
@@ -212,24 +225,30 @@ def _close(options: PreprocessOptions, source: Storage, sink: Storage, state: _S
         "damaged_metadata": len(notes.damaged_metadata),
         "vanished": replaced.vanished,
         "changed": replaced.changed,
+        "purged": state.purged,
     }
     summary = summarize(commits, corpus)
-    if not state.fresh and sink.exists(SUMMARY) and not (replaced.vanished or replaced.changed):
+    plan = json.dumps({"listed": state.listed, "units": len(state.planned)}).encode()
+    if not state.fresh and _holds(sink, SUMMARY, summary.to_json()) and _holds(sink, PLAN, plan):
         say(f"nothing to do: all {summary.listed} videos were done before")
     else:
-        sink.put(SUMMARY, summary.to_json())
-        sink.put(PLAN, b'{"listed": %d, "units": %d}' % (state.listed, len(state.planned)))
-        title = f"Faces from {source.root}"
         shown = {**run.shaping, "versions": dict(run.versions)}
         write_preprocess_report(
             sink,
             summary=summary,
             commits=commits,
-            title=title,
+            title=f"Faces from {source.root}",
             options=shown,
             pictures=not options.no_pictures,
         )
+        sink.put(SUMMARY, summary.to_json())
+        sink.put(PLAN, plan)
     return _tell(options, sink, summary, state)
+
+
+def _holds(sink: Storage, key: str, data: bytes) -> bool:
+    """Whether these very bytes are there: a run that was killed while it closed has left older ones."""
+    return sink.exists(key) and sink.read(key) == data
 
 
 def _tell(options: PreprocessOptions, sink: Storage, summary: Summary, state: _State) -> Exit:

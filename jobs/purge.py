@@ -28,7 +28,9 @@ _EXIT_CODES = "Exit codes: 0 done, also if there was nothing of it; 1 failed, ru
 class PurgeOptions:
     """Options of `fakesift purge`."""
 
-    outputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT...")]
+    outputs: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT...", help_behavior_hint="(one or more)")
+    ]
     """Outputs of preprocess jobs."""
     source: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], shown("URI|KEY|ID", "none; may be given several times")

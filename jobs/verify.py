@@ -66,7 +66,11 @@ def _print(report: VerifyReport) -> None:
     print(f"checked    {report.units} units, {report.videos} videos, {report.faces} faces, {read}")
     if not report.closed:
         print("unfinished no summary.json: the job has not come to its end here")
-    print(f"result     {'all holds' if report.ok else f'{sum(report.counts.values())} findings'}")
+    print(
+        "result     all holds"
+        if report.ok
+        else f"result     {sum(report.counts.values())} times something does not hold"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

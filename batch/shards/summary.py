@@ -33,7 +33,8 @@ class Summary:
     seconds: Mapping[str, float]
     """Summed over tasks by stage (`read`, `decode`, `detect`, `crop`, `write`, `wall`)."""
     corpus: Mapping[str, int] = field(default_factory=dict)
-    """What the listing told beside the videos: `unlabelled`, `missing_files`, `vanished`, `changed`."""
+    """What the listing told beside the videos: `unlabelled`, `missing_files`, `vanished`, `changed`,
+    `purged` (listed, and refused since they were taken down)."""
 
     @property
     def closes(self) -> bool:

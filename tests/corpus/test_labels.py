@@ -139,4 +139,4 @@ def test_samples_are_seeded_and_in_order() -> None:
     by_size = list(sample_videos(corpus, limit=None, max_bytes=5000, seed=1))
     assert by_size == first
     assert list(sample_videos(corpus, limit=None, max_bytes=None, seed=1)) == corpus
-    assert set(v.key for v in sample_videos(corpus[:900], limit=50, max_bytes=None, seed=1)) & {v.key for v in first}
+    assert {v.key for v in sample_videos(corpus[:900], limit=50, max_bytes=None, seed=1)} & {v.key for v in first}

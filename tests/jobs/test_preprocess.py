@@ -207,3 +207,25 @@ def test_status_of_a_place_that_is_not_ours(tmp_path: Path) -> None:
     done = fakesift("status", tmp_path)
     assert done.returncode == 2
     assert "not an output of" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_takedown_holds_for_the_next_run(drawn_corpus: Path, calm: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(calm, output)
+    before = outcomes(open_storage(str(output)))
+    rows = [
+        row
+        for t in face_tables(open_storage(str(output)), read_commits(open_storage(str(output))))
+        for row in t.to_pylist()
+    ]
+    source = rows[0]["source_id"]
+    assert fakesift("purge", output, "--source", source).returncode == 0
+    left = outcomes(open_storage(str(output)))
+    assert left.keys() < before.keys()
+    assert fakesift("verify", output).returncode == 0
+    again = fakesift("preprocess", drawn_corpus, output, "--workers", 2)
+    assert again.returncode == 0, again.stderr
+    assert outcomes(open_storage(str(output))) == left
+    assert json.loads((output / "summary.json").read_text())["corpus"]["purged"] == len(before) - len(left)
+    assert fakesift("verify", output).returncode == 0
