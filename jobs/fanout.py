@@ -38,8 +38,9 @@ def fan_out(ray: Any, task: Any, shared: tuple[Any, ...], items: Iterable[Any], 
                 ready, _ = ray.wait(list(in_flight), num_returns=1)
                 in_flight -= set(ready)
                 results = ray.get(ready)
-            except ray.exceptions.RayTaskError:
-                raise
+            except ray.exceptions.RayTaskError as error:
+                # The task's own exception: the text of Ray's is a whole traceback, and its cause is not lost.
+                raise error.cause from error
             except ray.exceptions.RayError as error:
                 raise RuntimeError(f"Ray gave up: {' '.join(str(error).split())[:300]}; run again to go on") from error
             yield from results

@@ -29,6 +29,9 @@ _BUFFER_BYTES = 32 << 10
 # FFmpeg reads through a gap of up to 32 KiB where it could seek, so hiding a small `mdat` would hide the index.
 _SMALL_BYTES = 64 << 10
 _MP4_BOXES = frozenset({b"ftyp", b"free", b"skip", b"wide", b"mdat", b"moov", b"moof", b"styp", b"sidx", b"uuid"})
+_ODD_NUMBERS = (ValueError, ArithmeticError, LookupError)
+# Numbers of frames are 32-bit in the tables; the rest is for the frames that follow one which claims more.
+_LAST_INDEX = 2**31 - 1 - 10_000
 _IDENTITY_MATRIX = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 
 
@@ -76,16 +79,16 @@ def decode(file: SeekableFile, frames: int | Literal["first"]) -> Iterator[Decod
         raise MediaError(Reason.EMPTY_FILE, "the file has 0 bytes")
     boxes = _top_level_boxes(file, size_bytes)
     quick = _first_by_packet(file, size_bytes, boxes) if frames == "first" else None
-    if quick is not None:
-        yield quick
-        return
     with _faults(size_bytes, boxes):
+        if quick is not None:
+            yield quick
+            return
         file.seek(0)
         container = _open(file)
         try:
             stream = _video_stream(container)
+            taken = _guarded(_first(stream, container) if frames == "first" else _even(stream, container, frames))
             # The upright size is known with the first frame alone: the rotation stands beside its pixels.
-            taken = _first(stream, container) if frames == "first" else _even(stream, container, frames)
             first = next(taken, None)
             if first is None:
                 raise MediaError(Reason.TRUNCATED, "no frame could be decoded")
@@ -103,7 +106,8 @@ def _chain(first: DecodedFrame, rest: Iterator[DecodedFrame]) -> Iterator[Decode
 def _open(file: Any) -> Any:
     container = av.open(file, container_options=_OPEN, buffer_size=_BUFFER_BYTES, metadata_errors="replace")
     for stream in container.streams.video:
-        stream.codec_context.thread_count = 1
+        if stream.codec_context is not None:  # None for a codec that FFmpeg cannot decode
+            stream.codec_context.thread_count = 1
     return container
 
 
@@ -113,6 +117,8 @@ def _video_stream(container: Any) -> Any:
     if not streams:
         raise MediaError(Reason.NO_VIDEO_STREAM, f"{len(container.streams)} streams, none of them video")
     stream = streams[0]
+    if stream.codec_context is None or not stream.time_base:
+        raise MediaError(Reason.UNREADABLE, "the video stream has no codec that can be decoded, or no clock")
     _check_size(int(stream.codec_context.width), int(stream.codec_context.height))
     return stream
 
@@ -129,7 +135,8 @@ def _media(stream: Any, container: Any, width: int, height: int) -> MediaInfo:
     elif container.duration is not None:
         duration_s = container.duration / 1e6
     return MediaInfo(
-        duration_s=duration_s,
+        # A damaged header tells negative times.
+        duration_s=None if duration_s is None or duration_s < 0 else duration_s,
         fps=float(stream.average_rate) if stream.average_rate else None,
         codec=str(stream.codec_context.name),
         width_px=width,
@@ -141,12 +148,31 @@ def _media(stream: Any, container: Any, width: int, height: int) -> MediaInfo:
 def _faults(size_bytes: int, boxes: list[tuple[bytes, int, int]]) -> Iterator[None]:
     try:
         yield
+    except MemoryError as error:  # FFmpeg's too
+        raise MediaError(Reason.OUT_OF_MEMORY, "the decoder got no more memory") from error
     except (av.error.FFmpegError, EOFError, UnicodeError) as error:
         cut = bool(boxes) and (boxes[-1][2] > size_bytes or b"moov" not in {kind for kind, _, _ in boxes})
         if cut and not any(kind == b"moof" for kind, _, _ in boxes):
             detail = f"the file ends before its content: {size_bytes} bytes"
             raise MediaError(Reason.TRUNCATED, detail) from error
         raise MediaError(Reason.UNREADABLE, _one_line(error)) from error
+
+
+def _guarded(frames: Iterator[DecodedFrame]) -> Iterator[DecodedFrame]:
+    """Turns what impossible numbers in a file make of arithmetic, ours and PyAV's, into `MediaError`.
+
+    Only while frames are taken: the same errors of whoever looks at them are bugs, and pass.
+    """
+    while True:
+        try:
+            frame = next(frames, None)
+        except _ODD_NUMBERS as error:
+            if isinstance(error, av.error.FFmpegError):
+                raise
+            raise MediaError(Reason.UNREADABLE, f"impossible numbers in the file: {_one_line(error)}") from error
+        if frame is None:
+            return
+        yield frame
 
 
 def _one_line(error: BaseException) -> str:
@@ -161,7 +187,7 @@ def _wrap(frame: Any, stream: Any, least_index: int) -> DecodedFrame:
     start = stream.start_time or 0
     pts_s = max(0.0, float((frame.pts - start) * stream.time_base)) if frame.pts is not None else 0.0
     rate = float(stream.average_rate or 0)
-    return DecodedFrame(frame, index=max(least_index, round(pts_s * rate)), pts_s=pts_s)
+    return DecodedFrame(frame, index=max(least_index, min(_LAST_INDEX, round(pts_s * rate))), pts_s=pts_s)
 
 
 def _first(stream: Any, container: Any) -> Iterator[DecodedFrame]:
@@ -189,7 +215,7 @@ def _even(stream: Any, container: Any, count: int) -> Iterator[DecodedFrame]:
         # Going on decoding is cheaper than seeking unless a key frame lies between.
         if shown is None or (key is not None and ahead is not None and ahead.pts < key):
             container.seek(target, stream=stream, backward=True)
-            frames, shown, ahead = container.decode(stream), None, None
+            frames, shown, ahead = _stamped(container, stream), None, None
             ahead = next(frames, None)
         while ahead is not None and (shown is None or ahead.pts <= target):
             shown, ahead = ahead, next(frames, None)
@@ -200,6 +226,11 @@ def _even(stream: Any, container: Any, count: int) -> Iterator[DecodedFrame]:
             frame = _wrap(shown, stream, index)
             index = frame.index + 1
             yield frame
+
+
+def _stamped(container: Any, stream: Any) -> Iterator[Any]:
+    """The frames from here on that have a time: damaged files hold others too."""
+    return (frame for frame in container.decode(stream) if frame.pts is not None)
 
 
 # The short way to a first frame ------------------------------------------------------------------------------
@@ -279,7 +310,7 @@ def _first_by_packet(file: SeekableFile, size_bytes: int, boxes: list[tuple[byte
             if frame is None:
                 return None
             media = _media(stream, container, frame.width, frame.height)
-    except (av.error.FFmpegError, EOFError, UnicodeError, ValueError):
+    except (av.error.FFmpegError, EOFError, MemoryError, *_ODD_NUMBERS):
         return None
     _check_size(frame.width, frame.height)
     return Decoded(media=media, path="key_packet", frames=iter([DecodedFrame(frame, index=0, pts_s=0.0)]))

@@ -27,6 +27,7 @@ __all__ = ["DEFAULT_S3_OPTIONS", "S3Options", "S3Storage"]
 
 DEFAULT_S3_OPTIONS = S3Options()
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}")
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)")
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 
@@ -159,11 +160,20 @@ class S3Storage:
             with storage_errors(self.uri(key)):
                 reply = self._client.get_object(**request)
             try:
-                return reply, reply["Body"].read()
+                body = reply["Body"].read()
+                _check_whole(reply, body)
+                return reply, body
             except (BotoCoreError, HTTPError, OSError) as error:
                 cause = error
                 _pause(attempt)
         raise StorageError(f"{self.uri(key)}: the body broke off {attempt + 1} times: {cause}") from cause
+
+
+def _check_whole(reply: GetObjectOutputTypeDef, body: bytes) -> None:
+    """Raises `OSError` where the body is shorter than the range that the reply names."""
+    span = _CONTENT_RANGE.match(reply.get("ContentRange", ""))
+    if span is not None and len(body) != int(span[2]) - int(span[1]) + 1:
+        raise OSError(f"{len(body)} bytes came for {span[0]}")
 
 
 def _pause(attempt: int) -> None:
