@@ -2,14 +2,22 @@
 
 1. The network looks at the squares that cover the frame, two for 16:9. In the frame as a whole a small face has too few
    of its 192 pixels (75 of 1280 become eleven), and fewer still are answered for beside a large face.
-2. Answers that lie together share one patch, scaled so that the face is about 90 px, at a scale of the image pyramid that
-   dlib climbs on the whole frame: so it tries the same sizes, and boxes agree with those of `hog`.
+2. Answers that lie together share one patch, scaled so that the face is about 90 px, at a scale of the image pyramid
+   that dlib climbs on the whole frame: so it tries the same sizes, and boxes agree with those of `hog`.
 3. What dlib finds there is the detection. Its box goes back to pixels of the frame.
 4. Where nothing was found: faint answers are looked at again through up to two windows of twice the resolution; then
    dlib searches the frame, much reduced, for a close-up, which the network, made for faces across a room, does not see.
 
 Scores are dlib's, from -0.1 on: a place that the network points at needs a little less evidence than any of the million
-windows of a frame. `tests/benchmarks/detectors.py` prints what all this finds and costs.
+windows of a frame.
+
+Measured (`tests/benchmarks/detectors.py`, 53 clips of 360p to 1080p): 16 ms a frame where dlib over the whole frame
+takes 362 ms, 20 against 631 ms at 1080p; the same decision on all 53, mean IoU of the boxes 0.84. Two passes of the
+network are 7.4 ms of it. Faces below 7% of the shorter side are missed more often than by `hog`.
+Tried and left out: one pass over the whole frame and a second look at what is faint there costs the same and misses
+65% of the faces of 10% of the height that stand beside a large one; three passes cost 4 ms more and find the same;
+dlib's search of the whole frame wherever nothing was found (`recheck_empty`) costs 14 ms a frame on average and changed
+one decision in 106.
 """
 
 from __future__ import annotations
@@ -38,7 +46,7 @@ _MAX_PATCHES = 24
 # dlib looks at the frame doubled once, then at that shrunk by 5/6 again and again.
 _PYRAMID = 2 * (5 / 6) ** np.arange(24)
 _FACE_PX = 90
-# Side of a patch in faces. From 2.0 to 2.2 the boxes come closer to those of the whole frame (IoU 0.82, 0.85).
+# Side of a patch in faces. From 2.0 to 2.2 the boxes come closer to those of the whole frame (IoU 0.82, 0.84).
 _PATCH_SIDES = 2.2
 # Faces that differ less than this are found at one scale; a shared patch must save a tenth of the pixels.
 _LIKE_SIZE, _SHARE_GAIN = 1.6, 0.9

@@ -20,8 +20,8 @@ from batch.storage.base import Storage, StorageError
 from batch.storage.ranged import RangedFile
 
 AHEAD = 8
-"""Clips that are fetched early, one a thread. A first frame takes three requests, one after the other, and 20 to 30 ms
-of work: eight clips hide a latency of about 70 ms a request. Held: 0.2 MB a clip as a rule, 4 MB at most."""
+"""Clips that are fetched early, one a thread. A first frame takes two or three requests, one after the other, and 20 to
+30 ms of work: eight clips hide 70 ms a request. Held: 0.1 to 0.2 MB a clip as a rule, 4 MB at most."""
 
 _LARGEST_INDEX_BYTES = 1 << 20
 _LARGEST_PACKET_BYTES = 2 << 20

@@ -139,13 +139,18 @@ def test_cascade_finds_the_face_that_hog_finds(width: int, height: int, side: in
         for seed, x in enumerate((0.3, 0.5, 0.7))
     ]
     cascade, hog = make_detector(CASCADE), make_detector(HOG)
-    shares = []
     for frame in frames:
         ours, theirs = boxes(cascade, LumaOnly(frame)), boxes(hog, frame)
         assert (len(ours), len(theirs)) == (1, 1)
-        shares.append(share(ours[0], theirs[0]))
-    assert min(shares) > 0.55
-    assert np.mean(shares) > 0.7
+        # One step of dlib's pyramid up or down leaves 0.69 of boxes with the same centre.
+        assert share(ours[0], theirs[0]) > 0.55
+
+
+def test_cascade_boxes_are_those_of_hog_on_average() -> None:
+    sides = range(60, 200, 14)
+    frames = [ArrayFrame(scene(640, 360, [(300 + 7 * n, 190, side)], n)) for n, side in enumerate(sides)]
+    cascade, hog = make_detector(CASCADE), make_detector(HOG)
+    assert np.mean([share(boxes(cascade, frame)[0], boxes(hog, frame)[0]) for frame in frames]) > 0.75
 
 
 def test_cascade_counts_faces_of_unlike_size_and_sorts_by_score() -> None:
