@@ -8,10 +8,12 @@ import numpy as np
 
 from batch.records import Box, LumaImage, RgbImage
 
-# The planes' edges that chroma interpolation needs around a part of a 4:2:0 frame, in pixels, even.
+# What chroma interpolation needs around a part of a frame, in pixels, even.
 _HALO_PX = 16
 _PART_OF_FRAME = 0.5
 _EIGHT_BIT_LUMA = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray", "nv12"})
+_CHROMA_SHIFT = {"yuv420p": 1, "yuv444p": 0}
+"""Formats of which a part can be cut out: bits by which chroma is smaller than luma, both ways."""
 _TAGGED = {1: "ITU709", 4: "FCC", 5: "ITU601", 6: "ITU601", 7: "SMPTE240M", 9: "BT2020", 10: "BT2020"}
 """AVColorSpace numbers by the names that PyAV's scaler takes. Untagged video is read as BT.601, as FFmpeg and
 OpenCV do, whatever its size."""
@@ -62,14 +64,14 @@ class DecodedFrame:
         Converts the part alone where that is less work.
         """
         small = box.width * box.height < _PART_OF_FRAME * self.width_px * self.height_px
-        if self._rgb is not None or self._turns or self._frame.format.name != "yuv420p" or not small:
+        if self._rgb is not None or self._turns or self._frame.format.name not in _CHROMA_SHIFT or not small:
             return self.rgb()[box.top : box.bottom, box.left : box.right]
         left, top = max(0, (box.left - _HALO_PX) // 2 * 2), max(0, (box.top - _HALO_PX) // 2 * 2)
         right = min(self._frame.width // 2 * 2, (box.right + _HALO_PX + 1) // 2 * 2)
         bottom = min(self._frame.height // 2 * 2, (box.bottom + _HALO_PX + 1) // 2 * 2)
         if right < box.right or bottom < box.bottom:
             return self.rgb()[box.top : box.bottom, box.left : box.right]
-        part = _to_rgb(_cut_yuv420p(self._frame, left, top, right, bottom))
+        part = _to_rgb(_cut(self._frame, left, top, right, bottom))
         return part[box.top - top : box.bottom - top, box.left - left : box.right - left]
 
     def _upright(self, image: Any) -> Any:
@@ -99,11 +101,12 @@ def _packed(image: Any) -> Any:
     return np.ascontiguousarray(image)
 
 
-def _cut_yuv420p(frame: Any, left: int, top: int, right: int, bottom: int) -> Any:
+def _cut(frame: Any, left: int, top: int, right: int, bottom: int) -> Any:
     import av
 
-    part = av.VideoFrame(right - left, bottom - top, "yuv420p")
-    for number, shift in ((0, 0), (1, 1), (2, 1)):
+    part = av.VideoFrame(right - left, bottom - top, frame.format.name)
+    chroma = _CHROMA_SHIFT[frame.format.name]
+    for number, shift in ((0, 0), (1, chroma), (2, chroma)):
         source = _plane_view(frame.planes[number])
         target = part.planes[number]
         cut = source[top >> shift : bottom >> shift, left >> shift : right >> shift]

@@ -89,8 +89,9 @@ def test_the_first_frame_comes_from_its_packet_alone(tmp_path: Path) -> None:
     assert media.duration_s == pytest.approx(40 / 24, abs=0.01)
 
 
-def test_a_part_equals_a_slice_of_the_whole(tmp_path: Path) -> None:
-    path = clip(tmp_path / "plain.mp4")
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p", "yuv422p"])
+def test_a_part_equals_a_slice_of_the_whole(tmp_path: Path, pix_fmt: str) -> None:
+    path = clip(tmp_path / "plain.mp4", pix_fmt=pix_fmt, noise=30)
     for box in (Box(left=31, top=17, right=90, bottom=101), Box(left=0, top=0, right=40, bottom=9)):
         part = frames_of(path)[2][0].rgb_part(box)
         whole = frames_of(path)[2][0].rgb()[box.top : box.bottom, box.left : box.right]
