@@ -160,7 +160,7 @@ class Cost:
     bytes_read: int = 0
     requests: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """CPU or waiting time by stage: read, decode, detect, crop."""
+    """By stage: `read` (waited for), `decode`, `detect`, `crop`; and `hidden`, reading that other clips' work hid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

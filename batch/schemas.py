@@ -31,7 +31,7 @@ def faces_schema() -> pa.Schema:
         pa.field("frame_index", pa.int32(), nullable=False),
         pa.field("pts_s", pa.float64(), nullable=False),
         pa.field("track_id", pa.int32(), nullable=False),
-        pa.field("image", _IMAGE, nullable=False),
+        pa.field("image", _IMAGE),  # never null; nullable, since Hugging Face datasets takes it for a picture only so
         pa.field("crop_box_px", _BOX, nullable=False),
         pa.field("face_box_px", _BOX, nullable=False),
         pa.field("face_width_px", pa.int32(), nullable=False),

@@ -167,6 +167,7 @@ def _extract(
 
 def _task(extractor: Extractor, limits: LimitOptions, sink: Storage, unit: WorkUnit) -> UnitReport:
     isolated = _isolated(pickle.dumps((extractor, limits)))
+    isolated.announce(unit.videos)
     return build_unit(unit, isolated, extractor.source.root, sink, extractor.options.digest())
 
 

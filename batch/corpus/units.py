@@ -21,8 +21,8 @@ UNIT_SECONDS = 25.0
 SHARD_BYTES = 40 << 20
 # CPU seconds a frame, rounded up from the measured mix of 360p to 1080p: see tests/benchmarks/extract.py.
 _FRAME_SECONDS = {"cascade": 0.03, "hog": 0.3, "cnn": 4.0}
-# Bytes a pixel of an encoded crop: a 224 x 224 PNG of a video face has about 75 KB, a JPEG of quality 95 25 KB.
-_CROP_BYTES_PER_PX = {"png": 1.5, "jpeg": 0.5}
+# Bytes a pixel of an encoded crop: a 224 x 224 PNG of a video face has about 47 KB, a JPEG of quality 95 25 KB.
+_CROP_BYTES_PER_PX = {"png": 1.0, "jpeg": 0.5}
 
 
 def plan_units(videos: Iterable[VideoRef], options: FaceOptions) -> Iterator[WorkUnit]:

@@ -70,7 +70,7 @@ def _listed(tally: Tally[str] | Tally[float]) -> str:
 
 def stages(summary: Summary) -> Stages | None:
     """The time of all tasks by stage; None if none was measured."""
-    spent = {name: max(0.0, value) for name, value in summary.seconds.items() if name != "wall"}
+    spent = {name: max(0.0, value) for name, value in summary.seconds.items() if name not in {"wall", "hidden"}}
     order = [name for name in _STAGES if name in spent] + sorted(set(spent) - set(_STAGES))
     total = max(summary.seconds.get("wall", 0.0), sum(spent.values()))
     if not total:

@@ -52,7 +52,7 @@ class Commit:
     bytes_read: int
     requests: int
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """By stage, and `wall` for the whole unit."""
+    """By stage, `hidden` for reading that went on beside them, and `wall` for the whole unit."""
     started_at: str
     """UTC, ISO 8601."""
     host: str

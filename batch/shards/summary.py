@@ -31,7 +31,7 @@ class Summary:
     requests: int
     units: int
     seconds: Mapping[str, float]
-    """Summed over tasks by stage (`read`, `decode`, `detect`, `crop`, `write`, `wall`)."""
+    """Summed over tasks by stage (`read`, `decode`, `detect`, `crop`, `write`, `wall`), and `hidden`."""
     corpus: Mapping[str, int] = field(default_factory=dict)
     """What the listing told beside the videos: `unlabelled`, `missing_files`, `vanished`, `changed`,
     `purged` (listed, and refused since they were taken down)."""

@@ -16,7 +16,7 @@ from batch.schemas import faces_schema, outcomes_schema
 from batch.shards.commit import FACES, OUTCOMES, Commit, DataFile, sha256
 from batch.storage.base import Storage
 
-# 128 crops of 75 KB make row groups of about 10 MB: large enough for S3, small enough to hold several in memory.
+# 128 crops of 47 KB make row groups of about 6 MB: large enough for S3, small enough to hold several in memory.
 _ROWS_A_GROUP = 128
 _LABELS = {0: "real", 1: "fake", None: "unknown"}
 
