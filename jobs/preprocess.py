@@ -1,6 +1,6 @@
 """Video corpus in, Parquet shards of face crops and one outcome a video out, on Ray.
 
-fakesift preprocess s3://corpus/dfdc s3://work/faces --address auto
+fakesift preprocess s3://corpus/dfdc s3://lab/faces --address auto
 fakesift preprocess demo/corpus demo/faces --workers 2        # a laptop
 """
 

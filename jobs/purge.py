@@ -4,7 +4,7 @@ Takes the faces, outcomes and counts of a source and of all that came from it ou
 single video. A record under purged/ makes the next run refuse the same videos. No job may write there meanwhile; cut
 off, the same command goes on. A bucket that keeps old versions keeps the faces in them: remove those in the store.
 
-fakesift purge --source s3://corpus/dfdc/part_0/abc.mp4 s3://work/faces
+fakesift purge --source s3://corpus/dfdc/part_0/abc.mp4 s3://lab/faces
 fakesift purge --video part_0/abc.mp4 demo/faces demo/more
 """
 

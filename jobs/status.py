@@ -1,6 +1,6 @@
 """An output in, what is done and what is left out. Reads commits alone and needs no Ray.
 
-fakesift status s3://work/faces
+fakesift status s3://lab/faces
 fakesift status demo/faces --json
 """
 

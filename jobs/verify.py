@@ -2,7 +2,7 @@
 
 Re-reads every commit, shard and outcome: digests, counts, ids, and that every listed video is accounted for once.
 
-fakesift verify s3://work/faces
+fakesift verify s3://lab/faces
 fakesift verify demo/faces --prune
 """
 
