@@ -6,6 +6,12 @@ The reference recipe is `cv2.VideoCapture(path).read()`, `face_recognition.face_
 box cut out, resized to 224 x 224 and written as PNG by `cv2.imencode`. FOLDER defaults to `../shared/corpus` where
 that is present, else a small drawn corpus. All run in one thread of one process, turn by turn on each clip; the ratio
 is of CPU seconds. Decisions are no face, one, several; IoU is of boxes on clips where both found one face.
+
+What dominates `cascade` (py-spy, 53 real clips of 360p to 1080p, share of the samples): the proposal network 31%, in
+two passes a wide frame; dlib's HOG on the patches 16%; decoding the one packet 15%; PNG 7%; resizing for the network
+5%; FFmpeg's reading of the index 3%. The floor is one packet's decode, one network pass and the crop's encoding, about
+half of what is spent. At 1080p the network, the patches and their resizing take two thirds, and the second pass is
+what finds small faces beside large ones; a single pass was tried and missed 65% of faces of a tenth of the height.
 """
 
 from __future__ import annotations
