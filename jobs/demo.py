@@ -1,7 +1,7 @@
 """The demo: draws a corpus and preprocesses it on an embedded Ray. No download, no service, no photographs.
 
 fakesift demo demo
-fakesift demo /tmp/demo --workers 1
+fakesift demo elsewhere --workers 1
 """
 
 from __future__ import annotations
