@@ -6,6 +6,7 @@ fakesift preprocess demo/corpus demo/faces --workers 2        # a laptop
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
 import threading
@@ -72,7 +73,7 @@ def preprocess(options: PreprocessOptions) -> Exit:
             _extract(options, source, sink, units, done, state, bar)
         except AccessError as error:
             raise RuntimeError(f"stopped: {error}") from error
-    return _close(options, source, sink, state, run)
+    return _close(options, sink, state, run)
 
 
 def _done(options: PreprocessOptions, sink: Storage) -> dict[str, list[Commit]]:
@@ -157,7 +158,7 @@ def _extract(
         extractor = Extractor(source=source, options=options.face_options(), pictures=not options.no_pictures)
         shared = (extractor, options.limits(), sink)
         limit = options.workers if options.address else None
-        for report in fan_out(ray, task, shared, _chain(first, pending), limit):
+        for report in fan_out(ray, task, shared, itertools.chain([first], pending), limit):
             state.fresh.append(report.commit.unit)
             _note(report.commit, state, bar)
             if options.too_many_faults(state.faults.total(), state.seen):
@@ -175,11 +176,6 @@ def _task(extractor: Extractor, limits: LimitOptions, sink: Storage, unit: WorkU
 def _isolated(pickled: bytes) -> IsolatedExtractor:
     """One decoding process a worker process, kept from unit to unit: each task brings a new but equal extractor."""
     return IsolatedExtractor(*pickle.loads(pickled))  # noqa: S301  (made a line before, in this process)
-
-
-def _chain(first: WorkUnit, rest: Iterator[WorkUnit]) -> Iterator[WorkUnit]:
-    yield first
-    yield from rest
 
 
 def _pending(
@@ -209,10 +205,8 @@ def _note(commit: Commit, state: _State, bar: Progress) -> None:
     bar.add(kind_counts(commit.reasons))
 
 
-def _close(options: PreprocessOptions, source: Storage, sink: Storage, state: _State, run: RunFile) -> Exit:
+def _close(options: PreprocessOptions, sink: Storage, state: _State, run: RunFile) -> Exit:
     """Removes what is stale, adds the commits up, writes summary and page, and says how it ended."""
-    from batch.reports.preprocess import write_preprocess_report
-
     replaced = remove_stale(sink, state.planned, state.fresh)
     commits = list(read_commits(sink))
     missing = state.planned - {commit.unit for commit in commits}
@@ -233,12 +227,15 @@ def _close(options: PreprocessOptions, source: Storage, sink: Storage, state: _S
     if not state.fresh and _holds(sink, SUMMARY, summary.to_json()) and _holds(sink, PLAN, plan):
         say(f"nothing to do: all {summary.listed} videos were done before")
     else:
+        # Here, since the charts' library takes a second to load and a rerun has nothing to draw.
+        from batch.reports.preprocess import write_preprocess_report
+
         shown = {**run.shaping, "versions": dict(run.versions)}
         write_preprocess_report(
             sink,
             summary=summary,
             commits=commits,
-            title=f"Faces from {source.root}",
+            title=f"Faces from {run.input}",
             options=shown,
             pictures=not options.no_pictures,
         )

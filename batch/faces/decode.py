@@ -7,6 +7,7 @@ several frames before the first comes out, and one more while it opens. Both giv
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,14 +94,9 @@ def decode(file: SeekableFile, frames: int | Literal["first"]) -> Iterator[Decod
             if first is None:
                 raise MediaError(Reason.TRUNCATED, "no frame could be decoded")
             media = _media(stream, container, first.width_px, first.height_px)
-            yield Decoded(media=media, path="stream", frames=_chain(first, taken))
+            yield Decoded(media=media, path="stream", frames=itertools.chain([first], taken))
         finally:
             container.close()
-
-
-def _chain(first: DecodedFrame, rest: Iterator[DecodedFrame]) -> Iterator[DecodedFrame]:
-    yield first
-    yield from rest
 
 
 def _open(file: Any) -> Any:
