@@ -31,7 +31,7 @@ soak: $(VENV)/.installed
 lock:
 	$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links \
-		--group dev --group prebuilt pyproject.toml -o requirements.lock
+		--all-extras --group dev --group prebuilt pyproject.toml -o requirements.lock
 
 $(VENV)/.installed: requirements.lock pyproject.toml Makefile
 	@test -n "$(PYTHON)" || { echo "fakesift needs Python 3.11, 3.12 or 3.13 (python3 with venv); none was found on PATH"; exit 2; }
