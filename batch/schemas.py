@@ -10,6 +10,8 @@ import pyarrow as pa
 
 FACES_VERSION = "faces/1"
 OUTCOMES_VERSION = "outcomes/1"
+SPLITS_VERSION = "splits/1"
+PREDICTIONS_VERSION = "predictions/1"
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _BOX = pa.struct([(side, pa.int32()) for side in ("left", "top", "right", "bottom")])
@@ -75,3 +77,55 @@ def outcomes_schema() -> pa.Schema:
         pa.field("example", _IMAGE),  # a small JPEG of the frame of a set-aside video
     ]
     return pa.schema(fields, metadata={"fakesift.schema": OUTCOMES_VERSION})
+
+
+def face_index_schema() -> pa.Schema:
+    """One row a face of one or several outputs, without its picture. Held in memory, never written."""
+    fields = [
+        pa.field("face", pa.string(), nullable=False),  # video_uri and the frame and number of the face
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("video_uri", pa.string(), nullable=False),
+        pa.field("part", pa.string(), nullable=False),
+        pa.field("source_id", pa.string(), nullable=False),
+        pa.field("label", pa.int8()),
+        pa.field("split", pa.string()),  # the corpus's own
+        pa.field("frame_index", pa.int32(), nullable=False),
+        pa.field("track_id", pa.int32(), nullable=False),
+        pa.field("face_width_px", pa.int32(), nullable=False),
+        pa.field("face_height_px", pa.int32(), nullable=False),
+        pa.field("frame_width_px", pa.int32(), nullable=False),
+        pa.field("frame_height_px", pa.int32(), nullable=False),
+    ]
+    return pa.schema(fields)
+
+
+def splits_schema() -> pa.Schema:
+    """One row a face: which group it belongs to, and what it is used for."""
+    fields = [
+        pa.field("face", pa.string(), nullable=False),
+        pa.field("video_uri", pa.string(), nullable=False),
+        pa.field("label", pa.int8()),
+        pa.field("group", pa.string(), nullable=False),  # 16 hex digits: faces that no split may part
+        pa.field("split", pa.string(), nullable=False),  # train, validation or test
+    ]
+    return pa.schema(fields, metadata={"fakesift.schema": SPLITS_VERSION})
+
+
+def predictions_schema() -> pa.Schema:
+    """One row a face that a model looked at, with what errors are sliced by."""
+    fields = [
+        pa.field("face", pa.string(), nullable=False),
+        pa.field("video_uri", pa.string(), nullable=False),
+        pa.field("track_id", pa.int32(), nullable=False),
+        pa.field("label", pa.int8()),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("split", pa.string()),  # null outside of training's own faces
+        pa.field("part", pa.string(), nullable=False),
+        pa.field("face_width_px", pa.int32(), nullable=False),
+        pa.field("face_height_px", pa.int32(), nullable=False),
+        pa.field("frame_height_px", pa.int32(), nullable=False),
+        pa.field("logit", pa.float32(), nullable=False),  # log-odds of fake before calibration
+        pa.field("probability", pa.float32(), nullable=False),  # after it
+    ]
+    return pa.schema(fields, metadata={"fakesift.schema": PREDICTIONS_VERSION})
