@@ -1,5 +1,5 @@
 # demo: set up and run the main job on a drawn corpus.  test: check, then every test.
-# check: lint, format, types, architecture.             lock: compile requirements.lock anew.
+# check: lint, format, types, architecture.             lock: compile both locks anew.
 # soak: the tests of faults with many more seeded runs, half an hour on 2 cores.
 .PHONY: demo test check lock soak
 
@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 DEMO := demo
+LOCK := requirements.lock
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 
@@ -32,11 +33,14 @@ lock:
 	$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links \
 		--all-extras --group dev --group prebuilt pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links --constraint requirements.lock \
+		--all-extras --group prebuilt pyproject.toml cluster/gpu.in -o cluster/requirements-gpu.lock
 
-$(VENV)/.installed: requirements.lock pyproject.toml Makefile
+$(VENV)/.installed: $(LOCK) pyproject.toml Makefile
 	@test -n "$(PYTHON)" || { echo "fakesift needs Python 3.11, 3.12 or 3.13 (python3 with venv); none was found on PATH"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check "uv==$(UV_VERSION)"
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync -q --require-hashes requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync -q --require-hashes $(LOCK)
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps --no-build-isolation --editable .
 	touch $@

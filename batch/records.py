@@ -63,6 +63,8 @@ class StoredObject:
     size_bytes: int
     etag: str
     """Changes whenever the content changes: the store's ETag, or size and modification time of a local file."""
+    modified_s: float = 0.0
+    """When it was last written, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +162,8 @@ class Cost:
     bytes_read: int = 0
     requests: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """By stage: `read` (waited for), `decode`, `detect`, `crop`; and `hidden`, reading that other clips' work hid."""
+    """By stage: `read` (waited for), `open`, `decode`, `detect`, `crop`, `encode`; and `hidden`, reading that other
+    clips' work hid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

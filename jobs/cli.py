@@ -7,9 +7,16 @@ from importlib import import_module
 
 COMMANDS = {
     "preprocess": ("jobs.preprocess", "video corpus to Parquet shards of face crops"),
+    "train": ("jobs.train", "face shards to a model bundle with its report and card"),
+    "evaluate": ("jobs.evaluate", "a bundle on other faces, with intervals and slices"),
+    "score": ("jobs.score", "what is new in buckets, scored with a model bundle; each night"),
     "status": ("jobs.status", "what an output holds, what is left, which files are faults"),
     "verify": ("jobs.verify", "re-read an output and find whatever does not hold in it"),
     "purge": ("jobs.purge", "take a source and all that came from it out of outputs"),
+    "plan": ("jobs.plan", "what a corpus will take: hours, nodes, requests and cost, from a measured sample"),
+    "submit": ("cluster.submit", "send a job to a Ray cluster, follow it, end with its exit code"),
+    "jobs": ("cluster.manage", "jobs on a cluster: list, logs, attach, stop"),
+    "cluster": ("cluster.local", "a real cluster on this machine: up, down, status, env"),
     "demo-corpus": ("jobs.demo_corpus", "draw a corpus with the shape of DFDC, without photographs"),
     "demo": ("jobs.demo", "draw a corpus and run the jobs on it"),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 # Enough queued tasks that a worker which ends one finds the next, and that an autoscaler sees work waiting.
@@ -10,7 +10,9 @@ _QUEUED_PER_CPU = 2
 _SMALLEST_WINDOW = 4
 
 
-def fan_out(ray: Any, task: Any, shared: tuple[Any, ...], items: Iterable[Any], workers: int | None) -> Iterator[Any]:
+def fan_out(
+    ray: Any, task: Any, shared: tuple[Any, ...], items: Iterable[Any], workers: int | None
+) -> Generator[Any, None, None]:
     """Runs `task(*shared, item)` for each item and yields results as tasks end, in any order.
 
     The stream is read only as fast as tasks end, so neither items nor results pile up. `shared` is stored once.

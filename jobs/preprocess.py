@@ -12,6 +12,7 @@ import pickle
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -29,7 +30,7 @@ from batch.shards.purged import load_purged
 from batch.shards.retry import retry_unit
 from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
 from batch.shards.summary import PLAN, SUMMARY, Summary, kind_counts, summarize
-from batch.storage.base import AccessError, Storage, StorageError
+from batch.storage.base import AccessError, Storage, StorageError, under_way
 from batch.storage.open import open_storage, probe_put_if_absent
 from batch.storage.s3 import S3Options
 from jobs.console import EXIT_CODES, Exit, guarded, parse, say
@@ -69,11 +70,9 @@ def preprocess(options: PreprocessOptions) -> Exit:
     done = _done(options, sink)
     with progress() as bar:
         _count(options, source, bar)
-        try:
-            _extract(options, source, sink, units, done, state, bar)
-        except AccessError as error:
-            raise RuntimeError(f"stopped: {error}") from error
-    return _close(options, sink, state, run)
+        _extract(options, source, sink, units, done, state, bar)
+    with under_way():
+        return _close(options, sink, state, run)
 
 
 def _done(options: PreprocessOptions, sink: Storage) -> dict[str, list[Commit]]:
@@ -158,12 +157,13 @@ def _extract(
         extractor = Extractor(source=source, options=options.face_options(), pictures=not options.no_pictures)
         shared = (extractor, options.limits(), sink)
         limit = options.workers if options.address else None
-        for report in fan_out(ray, task, shared, itertools.chain([first], pending), limit):
-            state.fresh.append(report.commit.unit)
-            _note(report.commit, state, bar)
-            if options.too_many_faults(state.faults.total(), state.seen):
-                top = ", ".join(f"{name} {n}" for name, n in state.faults.most_common(3))
-                raise RuntimeError(f"stopped: {state.faults.total()} faults in {state.seen} videos ({top})")
+        with under_way(), closing(fan_out(ray, task, shared, itertools.chain([first], pending), limit)) as reports:
+            for report in reports:
+                state.fresh.append(report.commit.unit)
+                _note(report.commit, state, bar)
+                if options.too_many_faults(state.faults.total(), state.seen):
+                    top = ", ".join(f"{name} {n}" for name, n in state.faults.most_common(3))
+                    raise RuntimeError(f"stopped: {state.faults.total()} faults in {state.seen} videos ({top})")
 
 
 def _task(extractor: Extractor, limits: LimitOptions, sink: Storage, unit: WorkUnit) -> UnitReport:

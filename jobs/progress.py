@@ -94,10 +94,11 @@ class _Lines:
         parts = [f"{tally.seen}/{tally.total or '?'} {self._what}", f"{tally.done / tally.elapsed_s:.1f}/s"]
         parts += [f"{tally.counts[name]} {text}" for name, (text, _) in _SHOWN.items() if tally.counts[name]]
         left_s = tally.left_s()
-        say(", ".join([*parts, *([f"{_clock(left_s)} left"] if left_s else [])]))
+        say(", ".join([*parts, *([f"{clock(left_s)} left"] if left_s else [])]))
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """As `1:02:03`."""
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
 
@@ -129,5 +130,5 @@ class _Bar:
         told = [f"{tally.done / tally.elapsed_s:.1f}/s"]
         told += [f"[{hue}]{tally.counts[name]} {text}[/]" for name, (text, hue) in _SHOWN.items() if tally.counts[name]]
         left_s = tally.left_s()
-        told += [f"{_clock(left_s)} left"] if left_s else []
+        told += [f"{clock(left_s)} left"] if left_s else []
         self._shown.update(self._task, completed=tally.seen, told="  ".join(told))

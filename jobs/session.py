@@ -5,19 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
+import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from batch.storage.base import Storage
+from jobs.console import Exit, say
 
 # One native thread a task: two tasks on one core otherwise fight for it.
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
 )
 _CONNECT_S = 10.0
+_LOOK_EVERY_S = 1.0
+_VITAL = frozenset({"gcs_server", "raylet"})
+_SHOW_CURSOR = "\x1b[?25h"
 
 
 @contextmanager
@@ -26,6 +32,7 @@ def ray_session(address: str | None, workers: int | None) -> Iterator[Any]:
 
     Raises:
         ConnectionError: if there is no cluster at `address`.
+        RuntimeError: if the embedded one does not start in time, as on a machine that is too busy.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
@@ -45,10 +52,45 @@ def ray_session(address: str | None, workers: int | None) -> Iterator[Any]:
         ray.init(address=address or "local", log_to_driver=False, **settings)
     except ConnectionError as error:
         raise ConnectionError(f"no Ray cluster at {address}: {' '.join(str(error).split())}") from error
+    except Exception as error:  # Ray raises the bare class where a node of its own is not up after 30 s
+        if type(error) is not Exception:
+            raise
+        raise RuntimeError(f"Ray did not start: {' '.join(str(error).split())}; run again to go on") from error
     try:
-        yield ray
+        with _watched(ray) if address is None else nullcontext():
+            yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _watched(ray: Any) -> Iterator[None]:
+    """Ends this process, with one line and exit code 1, as soon as a vital process of the embedded Ray is dead.
+
+    Ray's own driver would wait a minute for a dead GCS, in calls that no signal interrupts, and then end the process
+    by itself; for a dead raylet it does so with pages of that one's log. What was committed is whole at any moment.
+    """
+    node = ray._private.worker._global_node
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_LOOK_EVERY_S):
+            dead = sorted({name for name, _ in node.dead_processes()} & _VITAL)
+            if dead:
+                if sys.stderr.isatty():  # a bar may have hidden it
+                    sys.stderr.write(_SHOW_CURSOR)
+                say(f"fakesift: the embedded Ray died ({', '.join(dead)}); run the same command again to go on")
+                sys.stdout.flush()
+                node.kill_all_processes(check_alive=False, allow_graceful=False)
+                os._exit(Exit.FAILED)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _check_reachable(address: str | None) -> None:

@@ -31,8 +31,8 @@ class VerifyOptions:
     output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
     """Output of a preprocess job."""
     prune: bool = False
-    """Remove files under faces/ and outcomes/ that no commit names, and nothing else. Not while a job writes there:
-    what it has not committed yet looks the same."""
+    """Remove files under faces/ and outcomes/ that no commit names, and hidden files of writers that were killed, and
+    nothing else. Not while a job writes there: what it has not committed yet looks the same."""
     json: bool = False
     """Print one JSON object."""
     s3_endpoint: Annotated[str | None, shown("URL", "AWS_ENDPOINT_URL")] = None

@@ -10,6 +10,7 @@ import pytest
 
 from batch.corpus.draw.corpus import DrawnCorpus, draw_corpus
 from batch.corpus.draw.options import DrawOptions
+from tests.support.job import fakesift
 from tests.support.seaweed import S3Server, running
 
 
@@ -57,3 +58,12 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> DrawnCorpus:
 def drawn_corpus(drawn: DrawnCorpus) -> Path:
     """Its folder."""
     return drawn.folder
+
+
+@pytest.fixture(scope="session")
+def calm(drawn_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a preprocess run over it that nothing disturbed. Mark tests that use it `slow`."""
+    output = tmp_path_factory.mktemp("calm") / "out"
+    done = fakesift("preprocess", drawn_corpus, output, "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    return output

@@ -113,11 +113,11 @@ class BlazeFace:
         height, width = view.shape
         scale = INPUT_PX / max(height, width)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        small = resized(view, size)
+        shades = cv2.cvtColor(cv2.LUT(resized(view, size), self._shades), cv2.COLOR_GRAY2RGB)
         left, top = (INPUT_PX - size[0]) // 2, (INPUT_PX - size[1]) // 2
-        batch = np.full((1, INPUT_PX, INPUT_PX, 3), -1, np.float32)
-        batch[0, top : top + size[1], left : left + size[0]] = self._shades[small][..., None]
-        return scale, left, top, batch
+        edges = (top, INPUT_PX - size[1] - top, left, INPUT_PX - size[0] - left)
+        batch = cv2.copyMakeBorder(shades, *edges, cv2.BORDER_CONSTANT, value=(-1, -1, -1))
+        return scale, left, top, np.asarray(batch, np.float32)[np.newaxis]
 
 
 def model_path() -> Path:
@@ -152,15 +152,18 @@ def suppress(proposals: Proposals, overlap: float = 0.3) -> Proposals:
     paper, section 3.3, which found the mean steadier between frames than the best box alone.
     """
     order = np.argsort(-proposals.scores, kind="stable")
-    boxes, scores = [], []
-    while len(order):
-        here = intersection_over_union(proposals.boxes[order[0]], proposals.boxes[order]) >= overlap
-        here[0] = True
-        weights = proposals.scores[order[here]]
-        boxes.append(np.average(proposals.boxes[order[here]], axis=0, weights=weights))
-        scores.append(weights[0])
-        order = order[~here]
-    return Proposals(boxes=np.array(boxes, np.float32).reshape(-1, 4), scores=np.array(scores, np.float32))
+    ranked, weights = proposals.boxes[order], proposals.scores[order, np.newaxis]
+    alike = intersection_over_union(ranked[:, np.newaxis], ranked) >= overlap
+    np.fill_diagonal(alike, True)
+    left = np.ones(len(order), np.bool_)
+    boxes, best = [], []
+    while left.any():
+        first = int(left.argmax())
+        here = alike[first] & left
+        boxes.append((ranked[here] * weights[here]).sum(axis=0) / weights[here].sum())
+        best.append(weights[first, 0])
+        left &= ~here
+    return Proposals(boxes=np.array(boxes, np.float32).reshape(-1, 4), scores=np.array(best, np.float32))
 
 
 def join(parts: list[Proposals]) -> Proposals:
@@ -170,11 +173,10 @@ def join(parts: list[Proposals]) -> Proposals:
 
 
 def intersection_over_union(box: Floats, boxes: Floats) -> Floats:
-    """Of one box (4,) with many (n, 4), left, top, right, bottom: shape (n,), 0 to 1."""
-    across = np.minimum(box[2], boxes[:, 2]) - np.maximum(box[0], boxes[:, 0])
-    down = np.minimum(box[3], boxes[:, 3]) - np.maximum(box[1], boxes[:, 1])
+    """Of boxes with boxes, left, top, right, bottom in the last axis (4); shapes broadcast, values 0 to 1."""
+    across = np.minimum(box[..., 2], boxes[..., 2]) - np.maximum(box[..., 0], boxes[..., 0])
+    down = np.minimum(box[..., 3], boxes[..., 3]) - np.maximum(box[..., 1], boxes[..., 1])
     common = np.clip(across, 0, None) * np.clip(down, 0, None)
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    union = areas + (box[2] - box[0]) * (box[3] - box[1]) - common
-    shares: Floats = common / np.maximum(union, 1e-6)
+    area, areas = ((one[..., 2] - one[..., 0]) * (one[..., 3] - one[..., 1]) for one in (box, boxes))
+    shares: Floats = common / np.maximum(areas + area - common, 1e-6)
     return shares

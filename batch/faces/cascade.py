@@ -75,9 +75,11 @@ class CascadeDetector:
         luma = frame.luma()
         smallest_px = self._options.min_face * min(luma.shape)
         hints = self._look(luma, _squares(frame.width_px, frame.height_px), _HINT, smallest_px)
-        found = self._confirm(luma, hints.where(hints.scores >= _SURE))
-        if not found and len(hints):
-            windows = _windows(suppress(hints), frame.width_px, frame.height_px)
+        sure = hints.scores >= _SURE
+        found = self._confirm(luma, hints.where(sure))
+        if not found and not sure.all():
+            # Not where dlib has just said no: the windows are few.
+            windows = _windows(suppress(hints.where(~sure)), frame.width_px, frame.height_px)
             found = self._confirm(luma, self._look(luma, windows, _SURE, smallest_px))
         if not found:
             found = self._search(luma, smallest_px if self._options.recheck_empty else self._close_up_px(luma))
@@ -97,8 +99,10 @@ class CascadeDetector:
     def _confirm(self, luma: LumaImage, proposals: Proposals) -> list[Detection]:
         """Asks dlib about the proposals; the same face may come back from two patches."""
         height, width = luma.shape
-        found = []
+        found: list[Detection] = []
         for patch, side_px in _patches(suppress(proposals), width, height)[:_MAX_PATCHES]:
+            if any(_is_at_centre(face.box_px, patch, side_px) for face in found):
+                continue
             scale = float(_PYRAMID[np.argmin(np.abs(np.log(_PYRAMID * side_px / _FACE_PX)))])
             found += self._hog_at(luma, patch, scale, _HOG_THRESHOLD)
         return found
@@ -194,6 +198,12 @@ def _inside(box: Floats, width: int, height: int) -> Box:
     """The part of a box within the frame, in whole pixels."""
     left, top, right, bottom = (round(float(value)) for value in box)
     return Box(left=max(left, 0), top=max(top, 0), right=min(right, width), bottom=min(bottom, height))
+
+
+def _is_at_centre(face: Box, patch: Box, side_px: float) -> bool:
+    """Whether a face that was found is the one that a patch is to show."""
+    x, y = (patch.left + patch.right) / 2, (patch.top + patch.bottom) / 2
+    return face.left < x < face.right and face.top < y < face.bottom and face.width > side_px / 2
 
 
 def _distinct(found: list[Detection]) -> list[Detection]:

@@ -74,7 +74,8 @@ def cut(frame: DecodedFrame, window: Box, options: CropOptions) -> RgbImage:
 
 def encode(crop_rgb: RgbImage, encoding: str) -> bytes:
     """PNG or JPEG bytes of an RGB picture."""
-    done, data = cv2.imencode(f".{encoding}", crop_rgb[:, :, ::-1], _PNG if encoding == "png" else _JPEG)
+    crop_bgr = cv2.cvtColor(crop_rgb, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(f".{encoding}", crop_bgr, _PNG if encoding == "png" else _JPEG)
     if not done:
         raise RuntimeError(f"OpenCV could not encode a picture of shape {crop_rgb.shape} as {encoding}")
     return bytes(data)

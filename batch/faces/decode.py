@@ -16,7 +16,9 @@ from typing import Any, Literal, Protocol
 
 import av
 
+from batch.faces.clock import Clock
 from batch.faces.frame import DecodedFrame
+from batch.faces.spaced import shown_frames
 from batch.records import MediaInfo, Reason
 
 DecodePath = Literal["key_packet", "stream"]
@@ -67,10 +69,11 @@ class Decoded:
 
 
 @contextmanager
-def decode(file: SeekableFile, frames: int | Literal["first"]) -> Iterator[Decoded]:
+def decode(file: SeekableFile, frames: int | Literal["first"], clock: Clock | None = None) -> Iterator[Decoded]:
     """Opens a video. Frames come lazily, one in memory at a time.
 
-    Evenly spaced frames are those shown at the middles of N equal parts of the duration.
+    Evenly spaced frames are those shown at the middles of N equal parts of the duration. The clock's stage `decode`
+    gets what opening takes to decode the first frame.
 
     Raises:
         MediaError: for a file that gives no frame, here or while the frames are taken.
@@ -78,8 +81,9 @@ def decode(file: SeekableFile, frames: int | Literal["first"]) -> Iterator[Decod
     size_bytes = file.seek(0, 2)
     if size_bytes == 0:
         raise MediaError(Reason.EMPTY_FILE, "the file has 0 bytes")
+    clock = clock or Clock()
     boxes = _top_level_boxes(file, size_bytes)
-    quick = _first_by_packet(file, size_bytes, boxes) if frames == "first" else None
+    quick = _first_by_packet(file, size_bytes, boxes, clock) if frames == "first" else None
     with _faults(size_bytes, boxes):
         if quick is not None:
             yield quick
@@ -90,7 +94,8 @@ def decode(file: SeekableFile, frames: int | Literal["first"]) -> Iterator[Decod
             stream = _video_stream(container)
             taken = _guarded(_first(stream, container) if frames == "first" else _even(stream, container, frames))
             # The upright size is known with the first frame alone: the rotation stands beside its pixels.
-            first = next(taken, None)
+            with clock.stage("decode"):
+                first = next(taken, None)
             if first is None:
                 raise MediaError(Reason.TRUNCATED, "no frame could be decoded")
             media = _media(stream, container, first.width_px, first.height_px)
@@ -201,32 +206,13 @@ def _even(stream: Any, container: Any, count: int) -> Iterator[DecodedFrame]:
     if duration <= 0:
         raise MediaError(Reason.UNREADABLE, "the file does not tell its duration, so frames cannot be spaced")
     wanted = [start + duration * (2 * number + 1) // (2 * count) for number in range(count)]
-    keys = [entry.timestamp for entry in stream.index_entries if entry.is_keyframe]
-    frames: Iterator[Any] = iter(())
-    shown = ahead = None
-    taken: set[int] = set()
     index = 0
-    for target in wanted:
-        key = max((stamp for stamp in keys if stamp <= target), default=None)
-        # Going on decoding is cheaper than seeking unless a key frame lies between.
-        if shown is None or (key is not None and ahead is not None and ahead.pts < key):
-            container.seek(target, stream=stream, backward=True)
-            frames, shown, ahead = _stamped(container, stream), None, None
-            ahead = next(frames, None)
-        while ahead is not None and (shown is None or ahead.pts <= target):
-            shown, ahead = ahead, next(frames, None)
+    for target, shown in shown_frames(container, stream, wanted):
         if shown is None:
             raise MediaError(Reason.TRUNCATED, f"no frame at {float((target - start) * stream.time_base):.2f} s")
-        if shown.pts not in taken:
-            taken.add(shown.pts)
-            frame = _wrap(shown, stream, index)
-            index = frame.index + 1
-            yield frame
-
-
-def _stamped(container: Any, stream: Any) -> Iterator[Any]:
-    """The frames from here on that have a time: damaged files hold others too."""
-    return (frame for frame in container.decode(stream) if frame.pts is not None)
+        frame = _wrap(shown, stream, index)
+        index = frame.index + 1
+        yield frame
 
 
 # The short way to a first frame ------------------------------------------------------------------------------
@@ -281,7 +267,9 @@ class _WithoutPackets:
         return self._position
 
 
-def _first_by_packet(file: SeekableFile, size_bytes: int, boxes: list[tuple[bytes, int, int]]) -> Decoded | None:
+def _first_by_packet(
+    file: SeekableFile, size_bytes: int, boxes: list[tuple[bytes, int, int]], clock: Clock
+) -> Decoded | None:
     """The first frame from its packet alone, or None where only the ordinary way is sure."""
     packets = [(start, end) for kind, start, end in boxes if kind == b"mdat"]
     kinds = {kind for kind, _, _ in boxes}
@@ -302,7 +290,9 @@ def _first_by_packet(file: SeekableFile, size_bytes: int, boxes: list[tuple[byte
                 return None
             place, size = int(entry.pos), int(entry.size)
             file.seek(place)
-            frame = _decode_packet(stream.codec_context, file.read(size))
+            data = file.read(size)
+            with clock.stage("decode"):
+                frame = _decode_packet(stream.codec_context, data)
             if frame is None:
                 return None
             media = _media(stream, container, frame.width, frame.height)

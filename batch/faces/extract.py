@@ -6,16 +6,16 @@ trained on. A bad file is an outcome, never an exception; what propagates is a b
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+from batch.faces.clock import Clock
 from batch.faces.crop import crop_window, cut, encode, example_jpeg
 from batch.faces.decode import MediaError, decode
 from batch.faces.detect import Detector, make_detector
 from batch.faces.frame import DecodedFrame
+from batch.faces.images import decode_image, is_image
 from batch.faces.options import FaceOptions
 from batch.faces.prefetch import Turn, shared_prefetcher
 from batch.faces.track import Tracker
@@ -46,22 +46,6 @@ class Extractor:
             shared_prefetcher()
 
 
-class _Clock:
-    """Adds up the seconds of each stage."""
-
-    def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Adds the time of the block to a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - start  # type: ignore[assignment]  # floats add as well
-
-
 def extract_video(
     source: Storage, video: VideoRef, options: FaceOptions, *, pictures: bool = True, turn: Turn | None = None
 ) -> VideoResult:
@@ -75,8 +59,8 @@ def extract_video(
             file without permission is an outcome.
     """
     detector = make_detector(options.detect)
-    clock = _Clock()
     file = turn.file if turn else RangedFile(source, video.key, video.size_bytes, video.etag)
+    clock = Clock(lambda: file.waited_s)
     try:
         result = _look(file, video, options, detector, clock, pictures=pictures)
     except MediaError as error:
@@ -88,7 +72,6 @@ def extract_video(
         result = VideoResult(video=video, reason=Reason.STORAGE_ERROR, detail=str(file.error))
         if isinstance(file.error, AccessError) and not source.is_local:
             raise file.error
-    clock.seconds["decode"] -= file.waited_s  # type: ignore[assignment]
     clock.seconds["read"] += file.waited_s + (turn.waited_s if turn else 0)  # type: ignore[assignment]
     if turn:
         clock.seconds["hidden"] += turn.hidden_s  # type: ignore[assignment]
@@ -101,7 +84,7 @@ def _look(
     video: VideoRef,
     options: FaceOptions,
     detector: Detector,
-    clock: _Clock,
+    clock: Clock,
     *,
     pictures: bool,
 ) -> VideoResult:
@@ -109,8 +92,9 @@ def _look(
     tally = _Tally()
     tracker = Tracker()
     with ExitStack() as stack:
-        with clock.stage("decode"):
-            decoded = stack.enter_context(decode(file, options.frames))
+        with clock.stage("open"):
+            way = decode_image(file, options.frames) if is_image(video.key) else decode(file, options.frames, clock)
+            decoded = stack.enter_context(way)
         while True:
             with clock.stage("decode"):
                 frame = next(decoded.frames, None)
@@ -121,7 +105,7 @@ def _look(
             with clock.stage("crop"):
                 tracks = tracker.assign(found)
                 rows += [
-                    _crop(video, decoded.media, frame, face, track, options, detector.name)
+                    _crop(video, decoded.media, frame, face, track, options, detector.name, clock)
                     for face, track in zip(found, tracks, strict=True)
                 ]
         reason = tally.reason(options)
@@ -187,15 +171,19 @@ def _crop(
     track: int,
     options: FaceOptions,
     detector: str,
+    clock: Clock,
 ) -> FaceRow:
     window = crop_window(face.box_px, frame.width_px, frame.height_px, options.crop)
+    crop_rgb = cut(frame, window, options.crop)
+    with clock.stage("encode"):
+        image = encode(crop_rgb, options.crop.encoding)
     return FaceRow(
         video=video,
         media=media,
         frame_index=frame.index,
         pts_s=frame.pts_s,
         track_id=track,
-        image=encode(cut(frame, window, options.crop), options.crop.encoding),
+        image=image,
         face_box_px=face.box_px,
         crop_box_px=window,
         detector=detector,

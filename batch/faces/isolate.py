@@ -1,19 +1,20 @@
 """Extraction in a child process, so that a file which kills or hangs the decoder costs itself alone.
 
 The child lives on from clip to clip. When it dies, the clip that it was given is the culprit; the next one starts a
-new child. Healthy clips pay for one pickled result each: see tests/benchmarks/extract.py for the share.
+new child. Healthy clips pay for one pickled result each: see tests/benchmarks/isolation.py for the share.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import select
 import threading
+import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from batch.faces.prefetch import AHEAD
@@ -23,6 +24,7 @@ Extract = Callable[..., VideoResult]
 """One video in, what came of it out; after `announce` with the next videos as its second argument. Picklable."""
 
 _START_S = 120.0
+_LONGEST_POLL_MS = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +51,16 @@ class IsolatedExtractor:
         """Starts nothing yet."""
         self._extract = extract
         self._limits = limits
-        self._pool: ProcessPoolExecutor | None = None
-        self._pid = 0
+        self._child: SpawnProcess | None = None
+        self._pipe: Connection | None = None
+        self._poller = select.poll()  # kept, since `Connection.poll` makes a selector for every call
         self._announced: Sequence[VideoRef] = ()
         self._places: dict[VideoRef, int] = {}
+
+    @property
+    def pid(self) -> int | None:
+        """The child's, if there is one."""
+        return None if self._child is None else self._child.pid
 
     def announce(self, videos: Sequence[VideoRef]) -> None:
         """Tells in which order videos will be given, so that the bytes of the next can be fetched early."""
@@ -62,30 +70,35 @@ class IsolatedExtractor:
     def __call__(self, video: VideoRef) -> VideoResult:
         """What came of the video; `decoder_crashed`, `timeout` or `out_of_memory` if it took the child with it.
 
-        An exception of `extract` is raised here as it is.
+        An exception of `extract` is raised here as it is, with the child's traceback as a note.
         """
-        pool = self._pool or self._start()
+        pipe = self._pipe or self._start()
         try:
-            turn = pool.submit(self._extract, video, *self._upcoming(video))
-            return turn.result(timeout=self._limits.clip_seconds)
-        except TimeoutError:
-            self.close()
-            return _fault(video, Reason.TIMEOUT, f"no result after {self._limits.clip_seconds:g} s")
-        except MemoryError:
-            self.close()
-            return _fault(video, Reason.OUT_OF_MEMORY, f"needs more than {self._limits.clip_memory_mb} MB")
-        except BrokenProcessPool:
+            pipe.send((video, *self._upcoming(video)))
+            came = self._poller.poll(min(self._limits.clip_seconds * 1000, _LONGEST_POLL_MS))
+            answer: VideoResult | Exception | None = pipe.recv() if came else None
+        except (EOFError, ConnectionError):
             self.close()
             return _fault(video, Reason.DECODER_CRASHED, "the decoding process died")
+        if answer is None:
+            self.close()
+            return _fault(video, Reason.TIMEOUT, f"no result after {self._limits.clip_seconds:g} s")
+        if isinstance(answer, MemoryError):
+            self.close()
+            return _fault(video, Reason.OUT_OF_MEMORY, f"needs more than {self._limits.clip_memory_mb} MB")
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def close(self) -> None:
         """Ends the child, whatever it is doing."""
-        if self._pool is None:
+        if self._child is None or self._pipe is None:
             return
-        for process in list((self._pool._processes or {}).values()):
-            process.kill()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._pool = None
+        self._child.kill()
+        self._child.join()
+        self._poller.unregister(self._pipe)
+        self._pipe.close()
+        self._child = self._pipe = None
 
     def _upcoming(self, video: VideoRef) -> tuple[Sequence[VideoRef], ...]:
         """The second argument for `extract`, if there is one."""
@@ -94,16 +107,41 @@ class IsolatedExtractor:
         following = self._places[video] + 1
         return (self._announced[following : following + AHEAD],)
 
-    def _start(self) -> ProcessPoolExecutor:
-        # Not forked: a copy of a process with threads in native libraries may hold their locks for ever.
+    def _start(self) -> Connection:
+        # Not forked: a copy of a process with threads in native libraries may hold their locks for ever. Not a pool
+        # of one process: its threads hand each clip on twice, which takes four times the CPU of a bare pipe.
         context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._poller.register(self._pipe, select.POLLIN)
         limit_bytes = self._limits.clip_memory_mb << 20
-        self._pool = ProcessPoolExecutor(
-            1, mp_context=context, initializer=_prepare, initargs=(limit_bytes, self._extract)
-        )
+        self._child = context.Process(target=_serve, args=(theirs, limit_bytes, self._extract), daemon=True)
+        self._child.start()
+        theirs.close()  # or this end would not see the child's death
         # The clock of the first clip must not count the child's start.
-        self._pid = self._pool.submit(os.getpid).result(timeout=_START_S)
-        return self._pool
+        try:
+            ready = self._pipe.poll(_START_S) and self._pipe.recv()
+        except (EOFError, ConnectionError):
+            ready = False
+        if not ready:
+            self.close()
+            raise RuntimeError("the decoding process did not start; its own words are in the worker's log")
+        return self._pipe
+
+
+def _serve(pipe: Connection, limit_bytes: int, extract: Extract) -> None:
+    """The child: answers each video with its result or an exception, until the parent hangs up."""
+    _prepare(limit_bytes, extract)
+    pipe.send(True)
+    while True:
+        try:
+            turn = pipe.recv()
+        except (EOFError, ConnectionError):
+            return
+        try:
+            pipe.send(extract(*turn))
+        except Exception as error:  # noqa: BLE001  (raised again in the parent)
+            error.add_note(traceback.format_exc())
+            pipe.send(error)
 
 
 def _fault(video: VideoRef, reason: Reason, detail: str) -> VideoResult:

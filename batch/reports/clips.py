@@ -13,7 +13,10 @@ from batch.reports.tally import Outcomes
 from batch.shards.summary import Summary
 
 _MAX_SIZE_ROWS, _MAX_NAMES = 8, 6
-_STAGES = ("read", "decode", "detect", "crop", "write")
+_STAGES = {
+    **{"read": "stage-1", "open": "stage-7", "decode": "stage-2", "detect": "stage-3"},
+    **{"crop": "stage-4", "encode": "stage-8", "write": "stage-5"},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +81,7 @@ def stages(summary: Summary) -> Stages | None:
     values = [*((name, spent[name]) for name in order), ("other", total - sum(spent.values()))]
     rows = tuple(
         LegendRow(
-            colour=f"stage-{_STAGES.index(name) + 1}" if name in _STAGES else "stage-6",
+            colour=_STAGES.get(name, "stage-6"),
             name=name.capitalize(),
             code=name,
             value=value,

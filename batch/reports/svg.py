@@ -22,7 +22,7 @@ VARIABLES = (
     "ink", "muted", "rule", "page",
     "kept", "aside-1", "aside-2", "aside-3", "fault-1", "fault-2", "fault-3",
     "real", "fake", "unknown",
-    "stage-1", "stage-2", "stage-3", "stage-4", "stage-5", "stage-6",
+    "stage-1", "stage-2", "stage-3", "stage-4", "stage-5", "stage-6", "stage-7", "stage-8",
 )  # fmt: skip
 """Names of the page's colours, without the leading dashes of CSS."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from batch.shards.commit import COMMITS, FACES, OUTCOMES, Commit, committed_keys, read_commits
 from batch.shards.read import outcome_tables
 from batch.storage.base import Storage
+from batch.storage.leftovers import dead_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,8 @@ def remove_orphans(sink: Storage, commits: Iterable[Commit]) -> int:
 
     Only for the end of a job: a file that another driver has written and not yet committed is an orphan too.
 
+    Locally also the hidden files of writers that were killed.
+
     Raises:
         RuntimeError: if a commit names a file that is not there. That commit is removed, so that the next run does
             its unit again.
@@ -75,4 +78,4 @@ def remove_orphans(sink: Storage, commits: Iterable[Commit]) -> int:
     orphans = present - named
     for key in sorted(orphans):
         sink.delete(key)
-    return len(orphans)
+    return len(orphans) + len(dead_files(sink, remove=True))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
-from batch.storage.base import MissingObjectError, Storage
+from batch.storage.base import DamagedError, MissingObjectError, Storage
 
 COMMITS = "commits/"
 FACES = "faces/"
@@ -99,7 +99,7 @@ def committed_keys(sink: Storage) -> Iterator[str]:
 def read_commits(sink: Storage, keys: Iterable[str] | None = None) -> Iterator[Commit]:
     """Reads commits side by side, in the order of `keys` (default: all).
 
-    A commit that vanishes between listing and reading is passed over; a damaged one raises `ValueError`.
+    A commit that vanishes between listing and reading is passed over; a damaged one raises `DamagedError`.
     """
     with ThreadPoolExecutor(_READERS) as pool:
         found = pool.map(lambda key: _read(sink, key), committed_keys(sink) if keys is None else keys)
@@ -114,4 +114,7 @@ def _read(sink: Storage, key: str) -> Commit | None:
     try:
         return Commit.from_json(data)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"damaged commit {sink.uri(key)}: {error}") from error
+        again = f"{sink.uri(key.removesuffix('.json').split('.r', 1)[0])}*.json"
+        raise DamagedError(
+            f"damaged commit {sink.uri(key)}: {error}; see `fakesift verify`, or remove {again} and run the job again"
+        ) from error

@@ -35,6 +35,7 @@ class Kind(StrEnum):
     SUMMARY = "summary_differs"
     PLAN = "plan_differs"
     ORPHAN = "orphan"
+    HIDDEN = "hidden_file"
     STRAY = "stray"
 
 

@@ -1,7 +1,7 @@
 """Sources and videos by name in, outputs without them out, each with a record of the takedown under `purged/`.
 
-No job may write into the outputs meanwhile. Out of reach here: older versions that a bucket keeps, backups, copies,
-and temporary files of writers that were killed.
+No job may write into the outputs meanwhile. Out of reach here: older versions that a bucket keeps, backups, and
+copies.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from batch.shards.commit import read_commits
 from batch.shards.purge_faces import PurgeReport, each_names, purge_faces
 from batch.shards.purged import Purged, PurgeRecord, load_purged, source_digest, utc_now, video_digest
 from batch.shards.runfile import RUN, RunFile, read_run
-from batch.storage.base import MissingObjectError, Storage
+from batch.storage.base import MissingObjectError, Storage, under_way
 
 _PREPROCESS = "preprocess"
 _PURGES: Mapping[str, Callable[[Storage, RunFile, PurgeRecord | None], PurgeReport]] = {_PREPROCESS: purge_faces}
@@ -62,7 +63,11 @@ def purge_outputs(sinks: Sequence[Storage], request: PurgeRequest) -> list[Purge
     for sink, run in runs:
         rows.setdefault(run.input, set()).update(_matching(sink, run, request))
     records = [_record(run, rows[run.input], request, load_purged(sink)) for sink, run in runs]
-    return [_PURGES[run.kind](sink, run, record) for (sink, run), record in zip(runs, records, strict=True)]
+    reports: list[PurgeReport] = []
+    for (sink, run), record in zip(runs, records, strict=True):
+        with under_way() if reports else nullcontext():
+            reports.append(_PURGES[run.kind](sink, run, record))
+    return reports
 
 
 def _read_run(sink: Storage) -> RunFile:

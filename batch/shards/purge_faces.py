@@ -2,8 +2,8 @@
 
 The order makes a kill at any point harmless, since the next purge goes on with every record that is not finished:
 the record; then, highest generation first, for each commit with such rows its new files, the new commit in the place
-of the old one, and the old files deleted; then files that no commit names, which may hold the same faces; then page,
-plan and summary; then the record once more, as finished.
+of the old one, and the old files deleted; then files that no commit names and hidden ones of killed writers, which
+may hold the same faces; then page, plan and summary; then the record once more, as finished.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from batch.shards.runfile import RunFile
 from batch.shards.summary import PLAN, SUMMARY, summarize
 from batch.shards.verify_unit import label_counts
 from batch.shards.write import faces_file, outcomes_file, parquet_bytes
-from batch.storage.base import MissingObjectError, Storage
+from batch.storage.base import MissingObjectError, Storage, under_way
+from batch.storage.leftovers import remove_all_hidden
 
 T = TypeVar("T")
 _READERS = 16
@@ -50,7 +51,8 @@ def purge_faces(sink: Storage, run: RunFile, record: PurgeRecord | None) -> Purg
 
     Raises:
         ValueError: for a damaged commit or record, before anything is touched.
-        RuntimeError: for a file that is not the one that was committed.
+        AccessError: where nothing may be written, likewise.
+        RuntimeError: for a file that is not the one that was committed, and for both of the above once it has begun.
     """
     commits = list(read_commits(sink))
     purged = load_purged(sink)
@@ -61,13 +63,14 @@ def purge_faces(sink: Storage, run: RunFile, record: PurgeRecord | None) -> Purg
         sink.put(record.key, record.to_json())
         purged = purged.with_record(record)
     unfinished = [each for each in purged.records if each.finished_at is None]
-    faces = sum(_take_out(sink, commit, keys, commits) for commit, keys in gone)
-    if gone or unfinished:
-        commits = list(read_commits(sink))
-        _remove_unnamed(sink, commits)
-        _rewrite_accounting(sink, run, commits)
-    for done in unfinished:
-        sink.put(done.key, done.finished().to_json())
+    with under_way():
+        faces = sum(_take_out(sink, commit, keys, commits) for commit, keys in gone)
+        if gone or unfinished:
+            commits = list(read_commits(sink))
+            _remove_unnamed(sink, commits)
+            _rewrite_accounting(sink, run, commits)
+        for done in unfinished:
+            sink.put(done.key, done.finished().to_json())
     uri = None if record is None else sink.uri(record.key)
     return PurgeReport(output=sink.root, videos=videos, faces=faces, record=uri)
 
@@ -172,6 +175,7 @@ def _remove_unnamed(sink: Storage, commits: Iterable[Commit]) -> None:
     for key in [item.key for prefix in (FACES, OUTCOMES) for item in sink.list(prefix)]:
         if key not in named:
             sink.delete(key)
+    remove_all_hidden(sink)
 
 
 def _rewrite_accounting(sink: Storage, run: RunFile, commits: Sequence[Commit]) -> None:

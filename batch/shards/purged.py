@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from batch.faces.options import digest_of
 from batch.records import VideoRef
 from batch.shards.commit import sha256
-from batch.storage.base import Storage
+from batch.storage.base import DamagedError, Storage
 
 PURGED = "purged/"
 _VERSION = 1
@@ -105,16 +105,16 @@ def load_purged(sink: Storage) -> Purged:
     """What may not come into an output again. Empty where nothing was purged.
 
     Raises:
-        ValueError: for a damaged record. To go on without it could bring back what was taken down.
+        DamagedError: for a damaged record. To go on without it could bring back what was taken down.
     """
     purged = Purged()
     for item in sink.list(PURGED):
         try:
             record = PurgeRecord.from_json(sink.read(item.key))
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"damaged purge record {sink.uri(item.key)}: {error}") from error
+            raise DamagedError(f"damaged purge record {sink.uri(item.key)}: {error}") from error
         if record.key != item.key:
-            raise ValueError(f"damaged purge record {sink.uri(item.key)}: its content belongs to {record.key}")
+            raise DamagedError(f"damaged purge record {sink.uri(item.key)}: its content belongs to {record.key}")
         purged = purged.with_record(record)
     return purged
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from batch.schemas import FACES_VERSION, OUTCOMES_VERSION
 from batch.shards.commit import Commit, DataFile
-from batch.storage.base import Storage
+from batch.storage.base import DamagedError, Storage
 from batch.storage.ranged import RangedFile
 
 
@@ -51,14 +51,17 @@ def latest_outcomes(
 
 def _read(sink: Storage, file: DataFile, version: str, columns: Sequence[str] | None) -> pa.Table:
     """The whole file in one request, or of some columns what they take: crops are 99% of a shard."""
-    if columns is None:
-        table = pq.read_table(io.BytesIO(sink.read(file.key)))
-    else:
-        ranged = RangedFile(sink, file.key, file.size_bytes, None)
-        # With pre-buffering, Arrow's own threads would read from the file at once.
-        opened = pq.ParquetFile(pa.PythonFile(ranged, mode="r"), pre_buffer=False)
-        table = opened.read(list(columns), use_threads=False)
+    try:
+        if columns is None:
+            table = pq.read_table(io.BytesIO(sink.read(file.key)))
+        else:
+            ranged = RangedFile(sink, file.key, file.size_bytes, None)
+            # With pre-buffering, Arrow's own threads would read from the file at once.
+            opened = pq.ParquetFile(pa.PythonFile(ranged, mode="r"), pre_buffer=False)
+            table = opened.read(list(columns), use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedError(f"{sink.uri(file.key)}: {error}; see `fakesift verify`") from error
     found = (table.schema.metadata or {}).get(b"fakesift.schema", b"").decode()
     if found != version:
-        raise ValueError(f"{sink.uri(file.key)}: schema {found or 'missing'}, expected {version}")
+        raise DamagedError(f"{sink.uri(file.key)}: schema {found or 'missing'}, expected {version}")
     return table

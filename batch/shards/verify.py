@@ -24,6 +24,7 @@ from batch.shards.summary import PLAN, SUMMARY, summarize
 from batch.shards.verify_commits import StoredCommit, read_stored
 from batch.shards.verify_unit import UnitCheck, UnitChecker
 from batch.storage.base import MissingObjectError, Storage
+from batch.storage.leftovers import dead_files
 
 _KIND = "preprocess"
 # Shards have up to 50 MB: so many of them are in memory at once.
@@ -40,7 +41,7 @@ class VerifyReport:
     counts: Mapping[str, int]
     """All findings by kind."""
     pruned: tuple[str, ...]
-    """Uris of the orphans that were removed."""
+    """Uris of the orphans and hidden files that were removed."""
     closed: bool
     """Whether a job has written its `summary.json`."""
     units: int
@@ -56,7 +57,7 @@ class VerifyReport:
 
 
 def verify_output(sink: Storage, *, prune: bool = False) -> VerifyReport:
-    """Checks an output; `prune` removes files that no commit names, and nothing else.
+    """Checks an output; `prune` removes files that no commit names, and hidden ones of killed writers, and no others.
 
     While a job writes into the output, its uncommitted files look like orphans: prune none then. Nothing is pruned
     where a commit is damaged, since it may be the one that names the file, or where commits came meanwhile.
@@ -78,7 +79,10 @@ def verify_output(sink: Storage, *, prune: bool = False) -> VerifyReport:
         findings.merge(check.findings)
     _check_twice([sink.uri(group[0].key) for group in groups], checks, findings)
     closed = _check_summary(sink, [entry.commit for entry in stored], findings)
-    pruned = _check_orphans(sink, present, stored, findings, prune=prune)
+    pruned = (
+        *_check_orphans(sink, present, stored, findings, prune=prune),
+        *_check_hidden(sink, findings, prune=prune),
+    )
     return VerifyReport(
         output=sink.root,
         findings=tuple(findings.shown),
@@ -192,3 +196,11 @@ def _check_orphans(
     for key in orphans:
         findings.add(Kind.ORPHAN, sink.uri(key), f"a file that no commit names{kept if prune else ''}", "none")
     return ()
+
+
+def _check_hidden(sink: Storage, findings: Findings, *, prune: bool) -> tuple[str, ...]:
+    """Finds hidden files that killed writers left, which may hold faces, or removes them and gives their uris."""
+    dead = dead_files(sink, remove=prune)
+    for uri in () if prune else dead:
+        findings.add(Kind.HIDDEN, uri, "a file of a writer that was killed", "none")
+    return tuple(dead) if prune else ()

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from batch.records import Box, FaceRow, VideoResult
 from batch.schemas import faces_schema, outcomes_schema
-from batch.shards.commit import FACES, OUTCOMES, Commit, DataFile, sha256
+from batch.shards.commit import FACES, OUTCOMES, Commit, DataFile, read_commits, sha256
 from batch.storage.base import Storage
 
 # 128 crops of 47 KB make row groups of about 6 MB: large enough for S3, small enough to hold several in memory.
@@ -57,8 +57,7 @@ def commit_unit(sink: Storage, commit: Commit, faces: bytes | None, outcomes: by
     sink.put(commit.outcomes.key, outcomes)
     if sink.put_if_absent(commit.key, commit.to_json()):
         return True
-    winner = Commit.from_json(sink.read(commit.key))
-    named = {file.key for file in (winner.faces, winner.outcomes) if file is not None}
+    named = {file.key for won in read_commits(sink, [commit.key]) for file in (won.faces, won.outcomes) if file}
     for file in (commit.faces, commit.outcomes):
         if file is not None and file.key not in named:
             sink.delete(file.key)

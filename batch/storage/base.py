@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from batch.records import StoredObject
@@ -16,12 +17,32 @@ class AccessError(StorageError):
     """Missing bucket, wrong or expired credentials, or no permission: no retry can mend it."""
 
 
+class DamagedError(ValueError):
+    """An object of ours cannot be what was written: names the uri and what is wrong. No retry can mend it."""
+
+
 class MissingObjectError(StorageError):
     """There is no such object."""
 
 
 class ChangedObjectError(StorageError):
     """The object's etag is not the one that was asked for: it was replaced since it was listed."""
+
+
+@contextmanager
+def under_way() -> Iterator[None]:
+    """Around work that has begun: what is wrong input or missing permission before it is a failure from here on.
+
+    Raises:
+        RuntimeError: in place of `AccessError` and `DamagedError`.
+        AssertionError: in place of any other `ValueError`, which is a bug here, and no wrong input.
+    """
+    try:
+        yield
+    except (AccessError, DamagedError) as error:
+        raise RuntimeError(f"stopped: {error}") from error
+    except ValueError as error:
+        raise AssertionError(f"a bug: {error!r}") from error
 
 
 class Storage(Protocol):

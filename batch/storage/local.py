@@ -5,16 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from batch.records import StoredObject
 from batch.storage.base import AccessError, ChangedObjectError, MissingObjectError, StorageError
-from batch.storage.keys import RESERVED, checked_key, is_reserved, key_of_name, name_of_key
+from batch.storage.keys import checked_key, is_reserved, key_of_name, name_of_key
+from batch.storage.temporary import temporary_file
 
-_TEMPORARY = f"{RESERVED}tmp-"
 _NO_PERMISSION = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NO_SUCH_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -148,7 +147,9 @@ def _walk(path: Path, folder: str, begin: str, above: tuple[Folder, ...]) -> Ite
             if not name.endswith("/"):
                 found = child.stat()
                 if stat.S_ISREG(found.st_mode):
-                    yield StoredObject(key=folder + name, size_bytes=found.st_size, etag=_etag(found))
+                    yield StoredObject(
+                        key=folder + name, size_bytes=found.st_size, etag=_etag(found), modified_s=found.st_mtime
+                    )
                 continue
             identity = _identity(child)
         except OSError as error:
@@ -195,18 +196,10 @@ def _etag(found: os.stat_result) -> str:
 
 @contextmanager
 def _temporary(path: Path, data: bytes) -> Iterator[Path]:
-    """A synchronized file with the content beside `path`; gone afterwards unless it was renamed."""
+    """A finished file with the content beside `path`; gone afterwards unless it was renamed."""
     _make_folder(path.parent)
-    temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
-    try:
-        # Not `tempfile`: its files are readable by their owner alone, and would stay so.
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    with temporary_file(path.parent, data) as temporary:
         yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _make_folder(path: Path) -> None:

@@ -75,7 +75,8 @@ class S3Storage:
             key, size_bytes = item["Key"][len(self._base) :], item["Size"]
             is_folder_marker = size_bytes == 0 and (not key or key.endswith("/"))
             if not is_folder_marker and not is_reserved(key):
-                yield StoredObject(key=key, size_bytes=size_bytes, etag=item["ETag"].strip('"'))
+                modified_s = item["LastModified"].timestamp()
+                yield StoredObject(key=key, size_bytes=size_bytes, etag=item["ETag"].strip('"'), modified_s=modified_s)
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object. False in a missing bucket too: a HEAD reply does not tell."""

@@ -21,7 +21,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -29,31 +32,33 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from batch.corpus.listing import list_videos, part_of  # noqa: E402
-from batch.faces.detect import DetectOptions  # noqa: E402
+from batch.corpus.labels import CorpusNotes, choose_labels, label_videos  # noqa: E402
+from batch.corpus.listing import list_videos  # noqa: E402
+from batch.faces.detect import DetectOptions, DetectorName  # noqa: E402
 from batch.faces.extract import extract_video  # noqa: E402
 from batch.faces.options import FaceOptions  # noqa: E402
 from batch.records import Box, Reason, VideoRef, VideoResult  # noqa: E402
 from batch.shards.write import faces_table, parquet_bytes  # noqa: E402
+from batch.storage.base import Storage  # noqa: E402
 from batch.storage.open import open_storage  # noqa: E402
 
 SHARED = ROOT.parent / "shared" / "corpus"
 
 
-def reference(path: Path) -> tuple[list[Box], int]:
-    """Boxes and the frame's height, having done all that the recipe does."""
+def reference(path: Path) -> list[Box]:
+    """Boxes, having done all that the recipe does."""
     import face_recognition
 
     done, frame = cv2.VideoCapture(str(path)).read()
     if not done:
-        return [], 0
+        return []
     rgb = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
     found = face_recognition.face_locations(rgb)
     boxes = [Box(left=left, top=top, right=right, bottom=bottom) for top, right, bottom, left in found]
     if len(boxes) == 1:
         box = boxes[0]
         cv2.imencode(".png", cv2.resize(frame[box.top : box.bottom, box.left : box.right], (224, 224)))
-    return boxes, frame.shape[0]
+    return boxes
 
 
 def overlap(one: Box, two: Box) -> float:
@@ -74,11 +79,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--minimum-height", type=int, default=0)
+    parser.add_argument("--frames", type=int, help="evenly spaced ones; the first alone by default")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.folder or (SHARED if SHARED.is_dir() else drawn(Path(scratch)))
-        measure(folder, arguments.minimum_height)
+        measure(folder, arguments.minimum_height, arguments.frames or "first")
 
 
 def drawn(scratch: Path) -> Path:
@@ -89,51 +95,55 @@ def drawn(scratch: Path) -> Path:
     return scratch / "corpus"
 
 
-def measure(folder: Path, minimum_height: int) -> None:
+def measure(folder: Path, minimum_height: int, frames: int | Literal["first"]) -> None:
     """Times every clip with every method, in turn."""
     source = open_storage(str(folder))
-    methods = {name: FaceOptions(detect=DetectOptions(detector=name)) for name in ("hog", "cascade")}
+    names: tuple[DetectorName, ...] = ("hog", "cascade") if frames == "first" else ("cascade",)
+    methods = {name: FaceOptions(detect=DetectOptions(detector=name), frames=frames) for name in names}
     cpu: Counter[str] = Counter()
     wall: Counter[str] = Counter()
-    stages = {name: Counter() for name in methods}  # type: ignore[var-annotated]
+    stages: dict[str, Counter[str]] = {name: Counter() for name in methods}
     results: dict[str, list[VideoResult]] = {name: [] for name in methods}
     expected: list[tuple[str, list[Box]]] = []
-    refs = [
-        VideoRef(
-            key=item.key, size_bytes=item.size_bytes, etag=item.etag, part=part_of(item.key), label=None, source_id=""
-        )
-        for item in list_videos(source)
-    ]
+    labels, items = choose_labels("none", source, list_videos(source), CorpusNotes())
+    refs = [ref for ref in label_videos(items, labels, CorpusNotes()) if height(folder / ref.key) >= minimum_height]
     warm_up(folder / refs[0].key, refs[0], source, methods)
     for ref in refs:
-        height = int(cv2.VideoCapture(str(folder / ref.key)).get(cv2.CAP_PROP_FRAME_HEIGHT))
-        if height < minimum_height:
-            continue
-        start, started = time.process_time(), time.perf_counter()
-        boxes, _ = reference(folder / ref.key)
-        cpu["reference"] += time.process_time() - start
-        wall["reference"] += time.perf_counter() - started
+        with timed("reference", cpu, wall):
+            boxes = reference(folder / ref.key)
         expected.append((ref.key, boxes))
         for name, options in methods.items():
-            start, started = time.process_time(), time.perf_counter()
-            result = extract_video(source, ref, options, pictures=False)
-            cpu[name] += time.process_time() - start
-            wall[name] += time.perf_counter() - started
+            with timed(name, cpu, wall):
+                result = extract_video(source, ref, options, pictures=False)
             stages[name].update(result.cost.seconds)
             results[name].append(result)
     for name in methods:
-        start = time.process_time()
-        parquet_bytes(faces_table(results[name], source.root, ""))
-        stages[name]["write"] += time.process_time() - start
-        cpu[name] += stages[name]["write"]
+        with timed(name, cpu, wall):
+            start = time.process_time()
+            parquet_bytes(faces_table(results[name], source.root, ""))
+            stages[name]["write"] += time.process_time() - start  # type: ignore[assignment]  # floats add as well
     report(cpu, wall, stages, results, expected)
 
 
-def warm_up(path: Path, ref: VideoRef, source: object, methods: dict[str, FaceOptions]) -> None:
+@contextmanager
+def timed(name: str, cpu: Counter[str], wall: Counter[str]) -> Iterator[None]:
+    """Adds the block's CPU and wall seconds."""
+    start, started = time.process_time(), time.perf_counter()
+    yield
+    cpu[name] += time.process_time() - start  # type: ignore[assignment]  # floats add as well
+    wall[name] += time.perf_counter() - started  # type: ignore[assignment]
+
+
+def height(path: Path) -> int:
+    """Of the frames, in pixels."""
+    return int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_HEIGHT))
+
+
+def warm_up(path: Path, ref: VideoRef, source: Storage, methods: Mapping[DetectorName, FaceOptions]) -> None:
     """Loads libraries and models."""
     reference(path)
     for options in methods.values():
-        extract_video(source, ref, options, pictures=False)  # type: ignore[arg-type]
+        extract_video(source, ref, options, pictures=False)
 
 
 def report(
@@ -145,7 +155,7 @@ def report(
 ) -> None:
     """Prints the table, the agreement and the clips that differ."""
     count = len(expected)
-    names = ("read", "decode", "detect", "crop", "write")
+    names = ("read", "open", "decode", "detect", "crop", "encode", "write")
     print(f"{count} clips; milliseconds a clip")
     print(f"{'':<10} {'CPU':>8} {'wall':>8} {'ratio':>7}   " + " ".join(f"{name:>8}" for name in names))
     for method in ("reference", *results):
@@ -162,11 +172,11 @@ def report(
             overlap(boxes[0], result.faces[0].face_box_px)
             for (_, boxes), result in zip(expected, found, strict=True)
             if len(boxes) == 1 and result.reason is Reason.KEPT and len(result.faces) == 1
-        ]
+        ] or [float("nan")]
         same = 1 - len(differ) / count
         ways = dict(Counter(result.decoded_by for result in found))
         print(f"{method}: {same:.1%} same decisions, mean IoU {np.mean(overlaps):.3f}, decoded by {ways}")
-        print("\n".join(differ))
+        print(*differ, sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Work units: a pure, stable cut of the listing."""
 
 from dataclasses import replace
+from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,3 +65,35 @@ def test_an_id_depends_on_all_that_shapes_the_output() -> None:
     ids.append(next(plan_units(plain, FaceOptions(crop=CropOptions(margin=0.2)))).id)
     assert len(set(ids)) == len(ids)
     assert next(plan_units(plain, FaceOptions())).id == ids[0]
+
+
+OPTIONS_OF_ALL_KINDS = [
+    OPTIONS,
+    replace(OPTIONS, frames=8),
+    FaceOptions(detect=DetectOptions(detector="hog")),
+    FaceOptions(detect=DetectOptions(detector="cnn"), frames=16),
+]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(count=st.integers(0, 900), seed=st.integers(0, 10**6), options=st.sampled_from(OPTIONS_OF_ALL_KINDS))
+def test_units_keep_their_bounds_and_do_not_depend_on_the_run(count: int, seed: int, options: FaceOptions) -> None:
+    chance = Random(seed)
+    videos = [video(key) for key in sorted({f"{chance.randrange(10**6):06d}.mp4" for _ in range(count)})]
+    units = list(plan_units(videos, options))
+    largest = largest_unit(options)
+    assert all(1 <= len(unit.videos) <= largest for unit in units)
+    assert all(len(unit.videos) >= min(2, largest) for unit in units[:-1])
+    assert units == list(plan_units(iter(videos), options))
+    assert [v for unit in units for v in unit.videos] == videos
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(count=st.integers(1, 900), seed=st.integers(0, 10**6), comes=st.booleans())
+def test_a_video_that_comes_or_goes_touches_few_units(count: int, seed: int, comes: bool) -> None:
+    chance = Random(seed)
+    keys = {f"{chance.randrange(10**6):06d}.mp4" for _ in range(count)}
+    other = {*keys, f"{chance.randrange(10**6):06d}.mp4"} if comes else keys - {chance.choice(sorted(keys))}
+    before, after = ({unit.id for unit in plan_units(map(video, sorted(each)), OPTIONS)} for each in (keys, other))
+    assert len(after - before) <= 8
+    assert len(before - after) <= 8

@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from batch.faces.isolate import IsolatedExtractor, LimitOptions
-from batch.records import Reason, VideoRef
+from batch.records import Reason, VideoRef, VideoResult
 from tests.support.poison import extract
 
 ROOT = Path(__file__).parents[2]
@@ -43,9 +44,31 @@ def test_the_culprit_alone_is_a_fault(isolated: IsolatedExtractor, key: str, rea
 
 
 def test_a_bug_is_no_outcome(isolated: IsolatedExtractor) -> None:
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError) as caught:
         isolated(video("bug"))
+    assert "poison.py" in caught.value.__notes__[0]  # where it happened
     assert isolated(video("a")).reason is Reason.KEPT
+
+
+class Unloadable:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self) -> tuple[Callable[[int], NoReturn], tuple[int]]:
+        return os._exit, (3,)
+
+    def __call__(self, video: VideoRef) -> VideoResult:
+        raise NotImplementedError
+
+
+def test_a_child_that_does_not_start_is_no_clip_s_fault() -> None:
+    with pytest.raises(RuntimeError, match="did not start"):
+        IsolatedExtractor(Unloadable(), LimitOptions())(video("a"))
+
+
+def test_a_limit_longer_than_any_clock() -> None:
+    patient = IsolatedExtractor(extract, LimitOptions(clip_seconds=1e12))
+    assert patient(video("a")).reason is Reason.KEPT
+    patient.close()
 
 
 def test_the_child_does_not_outlive_a_killed_parent() -> None:

@@ -79,7 +79,7 @@ class Watched:
     extractor: IsolatedExtractor
     peak_bytes: int = 0
     children: int = 0
-    _pid: int = 0
+    _pid: int | None = None
 
     def __call__(self, name: str, data: bytes) -> VideoResult:
         path = self.folder / name
@@ -87,12 +87,12 @@ class Watched:
         [item] = LocalStorage(self.folder).list(name)
         ref = VideoRef(key=name, size_bytes=item.size_bytes, etag=item.etag, part="", label=None, source_id=name)
         result = self.extractor(ref)
-        status = Path(f"/proc/{self.extractor._pid}/status")
-        if self.extractor._pool is not None and status.exists():
+        status = Path(f"/proc/{self.extractor.pid}/status")
+        if status.exists():
             [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
             self.peak_bytes = max(self.peak_bytes, int(line.split()[1]) << 10)
-        self.children += self.extractor._pid != self._pid
-        self._pid = self.extractor._pid
+        self.children += self.extractor.pid != self._pid
+        self._pid = self.extractor.pid
         if result.reason is not Reason.DECODER_CRASHED:
             path.unlink()
         return result

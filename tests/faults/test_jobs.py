@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,8 +14,9 @@ import boto3
 import pytest
 
 from batch.shards.commit import read_commits
-from batch.shards.read import face_tables, outcome_tables
+from batch.shards.read import face_tables, latest_outcomes, outcome_tables
 from batch.storage.s3 import S3Options, S3Storage
+from tests.faults.test_nodes import wait_for_commits
 from tests.support.fault_proxy import Rule, proxying
 from tests.support.seaweed import S3Server
 
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 POISONED = Path(__file__).parent / "poisoned"
 SEED = int(os.environ.get("FAKESIFT_FAULT_SEED", "1"))
+PATIENCE_S = 400
 
 # A reply that is short and says that it is whole can be told by its range alone, so only clips get it.
 ANY_MOMENT = (
@@ -42,20 +45,29 @@ class Place:
     environment: dict[str, str]
 
     def run(self, endpoint: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        """`fakesift` in a process of its own."""
-        return subprocess.run(
+        """`fakesift` in a process of its own, to its end."""
+        job = self.start(endpoint, *arguments, **environment)
+        out, err = job.communicate(timeout=PATIENCE_S)
+        return subprocess.CompletedProcess(job.args, job.returncode, out, err)
+
+    def start(self, endpoint: str, *arguments: object, **environment: str) -> "subprocess.Popen[str]":
+        """The same, begun."""
+        return subprocess.Popen(
             [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
             cwd=ROOT,
             env={**self.environment, **environment, "AWS_ENDPOINT_URL": endpoint},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=400,
         )
 
     def preprocess(self, endpoint: str, output: str, *more: object, **env: str) -> subprocess.CompletedProcess[str]:
         """The job from the corpus to a prefix of the same bucket."""
-        place = f"s3://{self.bucket}"
-        return self.run(endpoint, "preprocess", f"{place}/corpus", f"{place}/{output}", "--workers", 2, *more, **env)
+        return self.run(endpoint, *self.command(output), *more, **env)
+
+    def command(self, output: str) -> list[str]:
+        """The job's arguments."""
+        return ["preprocess", f"s3://{self.bucket}/corpus", f"s3://{self.bucket}/{output}", "--workers", "2"]
 
     def store(self, prefix: str) -> S3Storage:
         """Past every proxy."""
@@ -129,6 +141,43 @@ def test_credentials_that_expire_end_the_job_and_the_next_run_finishes_it(place:
     assert again.returncode == 0, again.stderr
     assert place.outcomes("expired") == place.outcomes("calm")
     assert place.faces("expired") == place.faces("calm")
+
+
+def test_a_store_that_is_gone_for_good_ends_the_job_and_the_next_run_finishes_it(place: Place) -> None:
+    sink = place.store("gone")
+    with proxying(place.server.endpoint) as proxy:
+        job = place.start(proxy.endpoint, *place.command("gone"))
+        wait_for_commits(sink, 2, job)
+        proxy.rules = [Rule(fault="reset", method=".*")]  # what is under way breaks off; then nobody listens
+    _, err = job.communicate(timeout=PATIENCE_S)
+    assert job.returncode == 1, err
+    assert "Traceback" not in err
+    [told] = [line for line in err.splitlines() if line.startswith("fakesift preprocess:")]
+    assert f"{sink.root}/" in told
+    assert 2 <= len(list(read_commits(sink))) < len(list(read_commits(place.store("calm"))))
+    again = place.preprocess(place.server.endpoint, "gone")
+    assert again.returncode == 0, again.stderr
+    assert place.outcomes("gone") == place.outcomes("calm")
+    assert place.faces("gone") == place.faces("calm")
+
+
+def test_a_bucket_that_cannot_be_read_stops_the_job_early_and_a_retry_finishes_it(place: Place) -> None:
+    calm = place.outcomes("calm")
+    with proxying(place.server.endpoint, [Rule(fault="500", path=r"/corpus/.*\.mp4")]) as proxy:
+        done = place.preprocess(proxy.endpoint, "unread", "--max-faults", 2)
+    assert done.returncode == 1, done.stderr
+    [told] = [line for line in done.stderr.splitlines() if line.startswith("fakesift preprocess:")]
+    found = re.search(r"stopped: (\d+) faults in (\d+) videos \(storage_error (\d+)", told)
+    assert found is not None, told
+    assert 2 < int(found[1]) == int(found[2]) < len(calm)
+    before = place.outcomes("unread")
+    assert 2 < len(before) < len(calm)
+    assert not place.store("unread").exists("summary.json")
+    again = place.preprocess(place.server.endpoint, "unread", "--max-faults", "5", "--retry", "faults")
+    assert again.returncode == 0, again.stderr
+    rows = latest_outcomes(place.store("unread"), read_commits(place.store("unread")), ["video_key", "outcome"])
+    assert {row["video_key"]: row["outcome"] for table in rows for row in table.to_pylist()} == calm
+    assert place.rows("unread") == place.rows("calm")
 
 
 def test_a_clip_that_kills_and_one_that_hangs_the_decoder_cost_themselves_alone(place: Place) -> None:

@@ -1,7 +1,6 @@
 """The job through its command line, on a real embedded Ray, with drawn clips."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -13,40 +12,10 @@ import pytest
 
 from batch.corpus.draw.corpus import DrawnCorpus
 from batch.shards.commit import read_commits
-from batch.shards.read import face_tables, outcome_tables
-from batch.storage.base import Storage
+from batch.shards.read import face_tables
 from batch.storage.open import open_storage
 from batch.storage.s3 import S3Options
-
-ROOT = Path(__file__).parents[2]
-
-
-def fakesift(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jobs.cli", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
-    )
-
-
-def files(sink: Storage, prefix: str = "") -> dict[str, bytes]:
-    return {item.key: sink.read(item.key) for item in sink.list(prefix)}
-
-
-def outcomes(sink: Storage) -> dict[str, str]:
-    tables = outcome_tables(sink, read_commits(sink), ["video_key", "outcome"])
-    rows = [row for table in tables for row in table.to_pylist()]
-    found = {row["video_key"]: row["outcome"] for row in rows}
-    assert len(found) == len(rows)
-    return found
-
-
-@pytest.fixture(scope="session")
-def calm(drawn_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed."""
-    output = tmp_path_factory.mktemp("calm") / "out"
-    done = fakesift("preprocess", drawn_corpus, output, "--workers", 2)
-    assert done.returncode == 0, done.stderr
-    return output
+from tests.support.job import ROOT, fakesift, files, outcomes
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.test_preprocess import fakesift
+from tests.support.job import fakesift
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 

@@ -1,6 +1,7 @@
 """Shards, outcomes and commits on a real folder: put once, named by content, read back through commits alone."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from batch.shards.commit import read_commits
 from batch.shards.read import face_tables, outcome_tables
 from batch.shards.runfile import RunFile, claim_output, read_run, refuse_nested
 from batch.shards.summary import Summary, summarize
-from batch.storage.base import Storage
+from batch.storage.base import DamagedError, Storage
 from batch.storage.open import open_storage
 
 MEDIA = MediaInfo(duration_s=1.0, fps=25.0, codec="h264", width_px=640, height_px=480)
@@ -94,7 +95,11 @@ def test_a_unit_without_faces_has_no_shard(sink: Storage) -> None:
 def test_orphans_go_and_missing_files_are_found_out(sink: Storage) -> None:
     one, two = commit(sink, "u1", kept("a")).commit, commit(sink, "u2", kept("b")).commit
     sink.put("faces/u3-0000.parquet", b"left by a killed task")
-    assert remove_orphans(sink, read_commits(sink)) == 1
+    hidden = Path(sink.root, "faces", ".fakesift-tmp-0-0")
+    hidden.write_bytes(b"left by a killed writer")
+    os.utime(hidden, (0, 0))
+    assert remove_orphans(sink, read_commits(sink)) == 2
+    assert not hidden.exists()
     assert two.faces is not None
     sink.delete(two.faces.key)
     with pytest.raises(RuntimeError, match="files of 1 units are missing"):
@@ -128,6 +133,16 @@ def test_a_damaged_commit_is_named(sink: Storage) -> None:
     sink.put("commits/u1.json", b'{"unit": "u1"}')
     with pytest.raises(ValueError, match=r"damaged commit .*u1\.json"):
         list(read_commits(sink))
+
+
+def test_a_damaged_table_is_named(sink: Storage) -> None:
+    outcomes = commit(sink, "u1", kept("a")).commit.outcomes
+    whole = sink.read(outcomes.key)
+    for columns in (None, ["video_key"]):
+        for spoilt in (whole[: len(whole) // 2].ljust(len(whole), b"?"), b"?" * len(whole)):
+            sink.put(outcomes.key, spoilt)
+            with pytest.raises(DamagedError, match=rf"{outcomes.key}: .*; see `fakesift verify`"):
+                list(outcome_tables(sink, read_commits(sink), columns))
 
 
 RUN = RunFile(kind="preprocess", input="/in", shaping={"faces": {"margin": 0.15}, "seed": 0}, versions={})

@@ -12,7 +12,7 @@ from batch.shards.purged import load_purged
 from batch.shards.read import face_tables, latest_outcomes
 from batch.shards.summary import Summary
 from batch.shards.verify import verify_output
-from batch.storage.base import Storage
+from batch.storage.base import AccessError, Storage
 from batch.storage.local import LocalStorage
 from batch.storage.open import open_storage
 from jobs.purge import main
@@ -28,6 +28,36 @@ WITHOUT_S1: dict[str, list[Looks]] = {
     "u2": [[LOOKS["u2"][0][1], LOOKS["u2"][0][3]], LOOKS["u2"][1][1:], LOOKS["u2"][2]],
     "u4": LOOKS["u4"],
 }
+
+
+class Killed(BaseException):
+    """The process is gone: no `except Exception` sees it."""
+
+
+class Mortal(LocalStorage):
+    """A folder whose process dies after a number of changes. To die at a read is to die before the next change."""
+
+    def __init__(self, root: str, lives: int) -> None:
+        super().__init__(root)
+        self.lives = lives
+        self.changes: list[str] = []
+
+    def spend(self, change: str) -> None:
+        if len(self.changes) >= self.lives:
+            raise Killed
+        self.changes.append(change)
+
+    def put(self, key: str, data: bytes) -> None:
+        self.spend(f"put {key}")
+        super().put(key, data)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        self.spend(f"put {key}")
+        return super().put_if_absent(key, data)
+
+    def delete(self, key: str) -> None:
+        self.spend(f"delete {key}")
+        super().delete(key)
 
 
 def data(sink: Storage) -> dict[str, bytes]:
@@ -164,6 +194,38 @@ def test_faces_that_a_killed_job_left_go_too(sink: Storage) -> None:
     assert not sink.exists("faces/u9-00.parquet")
 
 
+def test_hidden_files_go_too_whoever_wrote_them(sink: Storage) -> None:
+    path = Path(sink.root, "faces", ".fakesift-tmp-another-machine-0")
+    path.write_bytes(b"faces of s1, half a minute ago")
+    purge_outputs([sink], S1)
+    assert not path.exists()
+    assert verify_output(sink).ok
+
+
+class Refusing(Mortal):
+    """A folder whose permissions are taken away after a number of changes."""
+
+    def spend(self, change: str) -> None:
+        if len(self.changes) >= self.lives:
+            raise AccessError(f"{self.root}: Permission denied")
+        super().spend(change)
+
+
+def test_permission_that_is_lost_on_the_way_is_a_failure(sink: Storage, tmp_path: Path) -> None:
+    """Before anything is touched it is wrong usage."""
+    with pytest.raises(AccessError):
+        purge_outputs([Refusing(sink.root, 0)], S1)
+    with pytest.raises(RuntimeError, match=r"stopped: .*Permission denied"):
+        purge_outputs([Refusing(sink.root, 1)], S1)
+    other = open_storage(str(tmp_path / "other"))
+    build(other, LOOKS)
+    with pytest.raises(RuntimeError, match=r"stopped: .*Permission denied"):
+        purge_outputs([sink, Refusing(other.root, 0)], S1)
+    purge_outputs([sink, other], S1)
+    assert verify_output(sink).ok
+    assert verify_output(other).ok
+
+
 def test_an_unfinished_output_gets_no_summary(sink: Storage) -> None:
     for key in ("summary.json", "plan.json", "report.html"):
         sink.delete(key)
@@ -185,36 +247,6 @@ def test_the_plan_of_another_listing_stays(sink: Storage) -> None:
     sink.put("plan.json", b'{"listed": 50, "units": 9}')
     purge_outputs([sink], S1)
     assert json.loads(sink.read("plan.json")) == {"listed": 50, "units": 9}
-
-
-class Killed(BaseException):
-    """The process is gone: no `except Exception` sees it."""
-
-
-class Mortal(LocalStorage):
-    """A folder whose process dies after a number of changes. To die at a read is to die before the next change."""
-
-    def __init__(self, root: str, lives: int) -> None:
-        super().__init__(root)
-        self.lives = lives
-        self.changes: list[str] = []
-
-    def spend(self, change: str) -> None:
-        if len(self.changes) >= self.lives:
-            raise Killed
-        self.changes.append(change)
-
-    def put(self, key: str, data: bytes) -> None:
-        self.spend(f"put {key}")
-        super().put(key, data)
-
-    def put_if_absent(self, key: str, data: bytes) -> bool:
-        self.spend(f"put {key}")
-        return super().put_if_absent(key, data)
-
-    def delete(self, key: str) -> None:
-        self.spend(f"delete {key}")
-        super().delete(key)
 
 
 def test_a_kill_at_any_point_is_made_good_by_the_next_purge(built: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Verification of a real small output: clean ones pass, and each kind of damage done by hand is found as what it is."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -154,6 +155,14 @@ def retry_of_a_kept_video(sink: Storage) -> None:
     build_unit(unit, results.__getitem__, "/in", sink, FACES.digest())
 
 
+def killed_writer(sink: Storage, name: str = "faces/.fakesift-tmp-boot-0") -> None:
+    """Leaves a hidden file of a writer that was killed two hours ago, elsewhere."""
+    path = Path(sink.root, name)
+    path.write_bytes(b"a face")
+    then = path.stat().st_mtime - 7200
+    os.utime(path, (then, then))
+
+
 def with_counts(sink: Storage, name: str, **values: Any) -> None:
     edit(sink, commit_key(name, 0), **values)
 
@@ -202,6 +211,7 @@ DAMAGE: dict[str, tuple[Callable[[Storage], object], dict[str, int]]] = {
     "file elsewhere": (escaping_file, {"file_name": 1, "orphan": 1}),
     "retry of a kept video": (retry_of_a_kept_video, {"retry_of_no_fault": 1, "commit_counts": 1}),
     "orphan shard": (lambda sink: sink.put("faces/u9-00.parquet", b"left by a killed task"), {"orphan": 1}),
+    "hidden file": (killed_writer, {"hidden_file": 1}),
     "edited summary": (summary_of_more, {"summary_differs": 1}),
     "damaged summary": (lambda sink: sink.put("summary.json", b"{"), {"summary_differs": 1}),
     "edited plan": (lambda sink: edit(sink, "plan.json", listed=12), {"plan_differs": 1}),
@@ -261,6 +271,18 @@ def test_pruning_removes_orphans_and_nothing_else(sink: Storage) -> None:
     assert report.pruned == (sink.uri("faces/u9-00.parquet"), sink.uri("outcomes/deep/er.parquet"))
     assert dict(report.counts) == {"stray": 1}
     assert everything(sink) == {**before, "commits/holiday.jpg": b""}
+
+
+def test_pruning_removes_hidden_files_of_killed_writers_alone(sink: Storage) -> None:
+    before = everything(sink)
+    killed_writer(sink)
+    living = Path(sink.root, "commits/.fakesift-tmp-boot-1")
+    living.write_bytes(b"just written, by another machine")
+    report = verify_output(sink, prune=True)
+    assert report.pruned == (sink.uri("faces/.fakesift-tmp-boot-0"),)
+    assert report.ok
+    assert [path.name for path in Path(sink.root).rglob(".fakesift-*")] == [living.name]
+    assert everything(sink) == before
 
 
 def test_nothing_is_pruned_while_a_commit_is_damaged(sink: Storage) -> None:

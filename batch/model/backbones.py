@@ -1,0 +1,134 @@
+"""The convolutional networks under the head: a registry, and their weights from a download or a file."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    import keras
+
+_GROUPS = 8
+"""Groups of the CNN's normalization."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """A backbone and what its input and its `multi` features are."""
+
+    build: Callable[[str | None, int], keras.Model]
+    """From weights (`imagenet` or None) and the side in pixels to a model from pixels to feature maps."""
+    scale: float
+    """Pixels are multiplied by this ..."""
+    offset: float
+    """... and this is added, before the backbone sees them."""
+    taps: tuple[str, ...]
+    """Layers whose outputs `--features multi` pools and joins, from shallow to deep."""
+    smallest_side: int
+    """In pixels."""
+    has_imagenet: bool
+    """True if ImageNet weights can be downloaded for it."""
+
+
+def build_base(name: str, source: str, side: int) -> keras.Model:
+    """The network from scaled pixels to feature maps, with weights from `imagenet`, `none` or a file.
+
+    Raises ValueError for a download that failed, no such file, and a file of another network.
+    """
+    if source == "imagenet":
+        return _download(NETWORKS[name], name, side)
+    base = NETWORKS[name].build(None, side)
+    if source != "none":
+        _load_weights(base, Path(source), name)
+    return base
+
+
+def _download(architecture: Architecture, name: str, side: int) -> keras.Model:
+    """The backbone with ImageNet weights, fetched once into Keras' cache."""
+    try:
+        return architecture.build("imagenet", side)
+    except Exception as error:  # keras.utils.get_file raises a bare Exception for a failed download
+        if "fetch failure" not in str(error):
+            raise
+        raise ValueError(
+            f"ImageNet weights of {name} could not be downloaded: {error}; "
+            "expected a network connection, or --weights FILE (a .weights.h5 file), or --weights none"
+        ) from error
+
+
+def _load_weights(base: keras.Model, path: Path, name: str) -> None:
+    """Fill the backbone from a `.weights.h5` file. Its variables must fit by name of layer and by shape."""
+    if not path.is_file():
+        raise ValueError(f"no weights file: received {path}, expected a file, 'imagenet' or 'none'")
+    try:
+        with warnings.catch_warnings():
+            # Said of layers that a file has nothing for: half a network would be trained from noise, unseen.
+            warnings.filterwarnings("error", message="Skipping nested container")
+            base.load_weights(path)
+    except (ValueError, KeyError, OSError, IndexError, UserWarning) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"weights do not fit: received {path}, expected a .weights.h5 file of {name} without its top layers "
+            f"({base.count_params():,} values): {first_line}"
+        ) from error
+
+
+def _application(name: str) -> Callable[[str | None, int], keras.Model]:
+    """A network of `keras.applications`, without its top."""
+
+    def build(weights: str | None, side: int) -> keras.Model:
+        import keras
+
+        make = getattr(keras.applications, name)
+        return cast("keras.Model", make(weights=weights, include_top=False, input_shape=(side, side, 3)))
+
+    return build
+
+
+def _cnn(weights: str | None, side: int) -> keras.Model:
+    """Four blocks of convolution and pooling, 0.25 million weights; a first stride of 2 from 96 px on.
+
+    GroupNorm (Wu and He 2018) and not BatchNorm: it needs no statistics over a batch, so two workers, empty places
+    in a short last batch, and inference all compute the same.
+    """
+    import keras
+
+    pixels = keras.Input((side, side, 3))
+    hidden = pixels
+    for number, filters in enumerate((32, 64, 96, 128), start=1):
+        stride = 2 if number == 1 and side >= 96 else 1
+        hidden = keras.layers.Conv2D(
+            filters, 3, strides=stride, padding="same", use_bias=False, name=f"block{number}_conv"
+        )(hidden)
+        hidden = keras.layers.GroupNormalization(_GROUPS, name=f"block{number}_norm")(hidden)
+        hidden = keras.layers.Activation("relu", name=f"block{number}_relu")(hidden)
+        if number < 4:
+            hidden = keras.layers.MaxPooling2D(name=f"block{number}_pool")(hidden)
+    return keras.Model(pixels, hidden)
+
+
+NETWORKS: Mapping[str, Architecture] = MappingProxyType(
+    {
+        "xception": Architecture(
+            build=_application("Xception"),
+            scale=1 / 127.5,
+            offset=-1.0,
+            taps=("block4_sepconv2_bn", "block8_sepconv3_bn", "block14_sepconv2_act"),
+            smallest_side=71,
+            has_imagenet=True,
+        ),
+        "cnn": Architecture(
+            build=_cnn,
+            scale=1 / 127.5,
+            offset=-1.0,
+            taps=("block2_relu", "block3_relu", "block4_relu"),
+            smallest_side=32,
+            has_imagenet=False,
+        ),
+    }
+)
+"""Every network by its name; another one of `keras.applications` is one more entry."""

@@ -1,0 +1,135 @@
+"""Crops in, perceptual hashes and small pictures out; and the pairs of hashes that are close, without comparing all.
+
+The hash is the one of Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions" (chapter 3.2,
+as in pHash): signs of the lowest coefficients of a discrete cosine transform against their median. Crops of faces
+look alike where other pictures do not, so 64 bits do not tell two people apart: of 18.9 million pairs of different
+photographs of `utkface`, 1,600 have at most 8 differing bits. With 256 bits (the lowest 16 x 16) no pair of two
+photographs is closer than 44, while the same photograph as a JPEG of quality 20 is at most 10 away, at 80 pixels
+and back 4, brightened 16, and moved by 1% of its side 32 in the median. The first 64 bits are the lowest 8 x 8 and
+serve the search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from batch.records import LumaImage
+
+WORDS = 4
+THUMB_PX = 32
+FIRST_BITS = 8
+"""Most differing bits of the first word in a pair that the search finds."""
+
+Hashes = npt.NDArray[np.uint64]
+"""256 bits a picture, shape (pictures, WORDS)."""
+
+_LOWEST = 16
+# Below this standard deviation in grey levels a crop is a flat area with noise: it says nothing of what it shows.
+_FLAT = 4.0
+_BANDS, _PROBES_OFF = 5, 1  # 8 differing bits in 5 bands leave a band with at most one
+_PAIRS_AT_ONCE = 1 << 21
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looks:
+    """What some pictures look like."""
+
+    hashes: Hashes
+    thumbs: npt.NDArray[np.uint8]
+    """Brightness, shape (pictures, THUMB_PX ** 2)."""
+    textured: npt.NDArray[np.bool_]
+    """False for a flat picture, whose hash means nothing; shape (pictures,)."""
+
+
+def look(luma: LumaImage) -> tuple[Hashes, npt.NDArray[np.uint8], bool]:
+    """Hash (WORDS,), thumb (THUMB_PX ** 2,) of a picture, and whether it has texture. 0.3 ms at 224 x 224."""
+    thumb = cv2.resize(luma, (THUMB_PX, THUMB_PX), interpolation=cv2.INTER_AREA)
+    lowest = cv2.dct(thumb.astype(np.float32))[:_LOWEST, :_LOWEST].ravel()[_corner_first()]
+    bits = lowest > np.median(lowest[1:])
+    bits[0] = False  # brightness
+    words = np.packbits(bits.astype(np.uint8)).view(np.uint64)
+    return np.asarray(words), np.asarray(thumb, np.uint8).ravel(), bool(thumb.std() >= _FLAT)
+
+
+def _corner_first() -> npt.NDArray[np.int64]:
+    """The order of coefficients in which the lowest 8 x 8 come first."""
+    row, column = np.divmod(np.arange(_LOWEST * _LOWEST), _LOWEST)
+    return np.asarray(np.argsort(np.maximum(row, column) >= _LOWEST // 2, kind="stable"), np.int64)
+
+
+def distances(left: Hashes, right: Hashes) -> npt.NDArray[np.int64]:
+    """Differing bits, 0 to 256, of hashes of shape (n, WORDS); shape (n,)."""
+    return np.asarray(np.bitwise_count(left ^ right).sum(axis=1), np.int64)
+
+
+def correlations(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Normalised cross-correlation of thumbs, -1 to 1: neither brightness nor contrast matters; shape (n,)."""
+
+    def normalised(thumbs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        values = thumbs.astype(np.float32)
+        values -= values.mean(axis=1, keepdims=True)
+        return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6), np.float32)
+
+    return np.asarray(np.einsum("ij,ij->i", normalised(left), normalised(right)), np.float32)
+
+
+def close_pairs(hashes: Hashes, labels: npt.NDArray[np.int64], *, most_bits: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Pairs of places with unlike labels, at most `FIRST_BITS` differing bits in the first word and `most_bits` in all.
+
+    Multi-index hashing (Norouzi, Punjani and Fleet 2012, "Fast Search in Hamming Space with Multi-Index Hashing"):
+    the first word is cut into five bands, of which one differs by at most one bit in every such pair; so only
+    hashes in one bucket, or in two whose keys are one bit apart, are compared. A pair may come several times. The
+    caller may change `labels` between two yields, to pass over what it has tied already. Memory: some 100 MB at
+    most beside 100 bytes a hash.
+
+    Yields:
+        Shape (pairs, 2), never empty.
+    """
+    for band in range(_BANDS):
+        bits = np.arange(band, 64, _BANDS, dtype=np.uint64)  # spread, since low frequencies say more than high ones
+        keys = np.zeros(len(hashes), np.int64)
+        for place, bit in enumerate(bits):
+            keys |= (((hashes[:, 0] >> bit) & np.uint64(1)) << np.uint64(place)).astype(np.int64)
+        order = np.argsort(keys, kind="stable")
+        starts = np.searchsorted(keys[order], np.arange((1 << len(bits)) + 1))
+        for flip in (0, *(1 << place for place in range(len(bits)))):
+            for left, right in _buckets(keys[order], starts, flip):
+                near = _near(hashes, labels, order[left], order[right], most_bits)
+                if len(near):
+                    yield near
+
+
+def _buckets(
+    keys: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], flip: int
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """All pairs of places in sorted keys whose keys differ by `flip`, each once, some millions at a time."""
+    places = np.arange(len(keys))
+    first = starts[keys ^ flip] if flip else places + 1
+    last = starts[(keys ^ flip) + 1]
+    counts = np.where(keys <= keys ^ flip, last - first, 0)
+    ends = np.cumsum(counts)
+    begin = 0
+    while begin < len(keys):
+        before = ends[begin - 1] if begin else 0
+        end = max(begin + 1, int(np.searchsorted(ends, before + _PAIRS_AT_ONCE, side="right")))
+        some = counts[begin:end]
+        left = np.repeat(places[begin:end], some)
+        within = np.arange(len(left)) - np.repeat(np.cumsum(some) - some, some)
+        if len(left):
+            yield left, np.repeat(first[begin:end], some) + within
+        begin = end
+
+
+def _near(
+    hashes: Hashes, labels: npt.NDArray[np.int64], left: npt.NDArray[np.int64], right: npt.NDArray[np.int64], most: int
+) -> npt.NDArray[np.int64]:
+    close = np.bitwise_count(hashes[left, 0] ^ hashes[right, 0]) <= FIRST_BITS
+    close &= labels[left] != labels[right]
+    left, right = left[close], right[close]
+    close = distances(hashes[left], hashes[right]) <= most
+    return np.stack([left[close], right[close]], axis=1)

@@ -1,0 +1,88 @@
+"""A bundle and its evaluations in, `MODEL_CARD.md` out: what the model is for, how good it is, where it fails.
+
+The form follows Mitchell et al. 2019 (https://arxiv.org/abs/1810.03993). Every number comes from the values that the
+page shows; only names of folders and files come from strangers, and stand escaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from batch.model.bundle import CARD, Bundle
+from batch.model.evaluation import Evaluation
+from batch.reports.figures import Figure, figure_of, figure_rows, lead, point_rows
+from batch.storage.base import Storage
+
+_MAX_SLICES = 40
+
+
+def write_card(
+    sink: Storage, *, bundle: Bundle, evaluations: Sequence[Evaluation],
+    split_counts: Mapping[str, Mapping[str, int]] | None = None, warning: str = "", key: str = CARD,
+) -> str:  # fmt: skip
+    """Writes the card and gives its uri. Arguments as for `train.write_train_report`.
+
+    Raises:
+        ValueError: without an evaluation.
+        StorageError: where it cannot be written.
+    """
+    sink.put(key, model_card(bundle, evaluations, split_counts=split_counts, warning=warning).encode())
+    return sink.uri(key)
+
+
+def model_card(
+    bundle: Bundle, evaluations: Sequence[Evaluation], *,
+    split_counts: Mapping[str, Mapping[str, int]] | None = None, warning: str = "",
+) -> str:  # fmt: skip
+    """The card as Markdown."""
+    if not evaluations:
+        raise ValueError("model card: got no evaluation, expected one or more")
+    main = evaluations[0]
+    levels = [level for each in evaluations for level in (each.videos, each.faces)]
+    return _environment().get_template("model_card.md").render(
+        bundle=bundle,
+        manifest=bundle.manifest,
+        crop=bundle.face_options.crop,
+        evaluations=evaluations,
+        main=main,
+        lead=lead(main),
+        columns=[f"{each.name}, {level.unit}" for each in evaluations for level in (each.videos, each.faces)],
+        rows=figure_rows(levels),
+        points=point_rows(main),
+        slices=[(it, figure_of(it.accuracy, percent=True), figure_of(it.auc)) for it in main.slices[:_MAX_SLICES]],
+        rest=max(0, len(main.slices) - _MAX_SLICES),
+        split_counts=split_counts or {},
+        warning=warning,
+    )  # fmt: skip
+
+
+@cache
+def _environment() -> Environment:
+    # Markdown, not HTML: names go through `plain`.
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=False,  # noqa: S701
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(plain=_plain, cell=_cell)
+    return made
+
+
+def _plain(text: object) -> str:
+    """A stranger's text that no Markdown reader takes for markup, on one line."""
+    line = " ".join(str(text).split())
+    return re.sub(r"([\\`*_{}\[\]<>#|!~&$])", r"\\\1", line)
+
+
+def _cell(figure: Figure) -> str:
+    """`0.923 (0.908 to 0.939)`, or a dash with its reason."""
+    if figure.interval:
+        return f"{figure.value} ({figure.interval})"
+    return f"{figure.value} ({_plain(figure.reason)})" if figure.reason else figure.value

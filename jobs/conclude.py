@@ -1,0 +1,164 @@
+"""A trained network with its scores in, a bundle with page and card out: calibrated, judged, and summed up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from batch.model.calibration import NO_CALIBRATION
+from batch.model.evaluation import Evaluation, EvaluationOptions, evaluate_predictions
+from batch.model.fingerprint import FINGERPRINT
+from batch.model.judgement import (
+    Judgement,
+    Mistake,
+    fit_judgement,
+    predictions_table,
+    recalibrated,
+    worst_mistakes,
+)
+from batch.model.manifest import Manifest
+from batch.model.plan import DataOptions, plan_epoch
+from batch.model.reader import FaceReader
+from batch.model.records import FaceIndex, Split
+from batch.model.scan import PREDICTIONS, to_parquet
+from batch.shards.runfile import RunFile
+from batch.storage.base import Storage
+from jobs.fitting import Trained
+from jobs.splitting import Prepared
+
+if TYPE_CHECKING:
+    from batch.model.bundle import Bundle
+
+BUNDLE = "bundle/"
+SUMMARY = "summary.json"
+SHEET = "augmented.png"
+_SHEET_FACES = 32
+
+
+def conclude(
+    output: Storage,
+    index: FaceIndex,
+    prepared: Prepared,
+    trained: Trained,
+    run: RunFile,
+    data: DataOptions,
+    *,
+    prevalence: float,
+    pictures: bool,
+) -> None:
+    """Writes predictions, bundle, page and card, and `summary.json` last."""
+    split = prepared.split.table
+    columns = {"groups": split["group"].combine_chunks(), "splits": split["split"].combine_chunks()}
+    raw = {name: predictions_table(index, scores, NO_CALIBRATION, **columns) for name, scores in trained.scores.items()}
+    judgement = fit_judgement(raw[Split.VALIDATION])
+    tables = {name: recalibrated(table, judgement.calibration) for name, table in raw.items()}
+    evaluations = {name: judged(table, name, judgement, prevalence) for name, table in tables.items()}
+    output.put(PREDICTIONS, to_parquet(pa.concat_tables(tables.values())))
+    bundle = _save(output, index, prepared, trained, run, judgement, evaluations)
+    mistakes = worst_mistakes(tables[Split.TEST], threshold=judgement.thresholds.half)
+    sheet = _sheet(output, index, prepared, data) if pictures else None
+    # Here, since the charts' library takes a second to load.
+    from batch.reports.card import write_card
+    from batch.reports.train import write_train_report
+
+    told = [evaluations[Split.TEST], evaluations[Split.VALIDATION]]
+    counts = prepared.split.counts()
+    write_train_report(
+        output,
+        title=f"A detector trained on {run.input}",
+        bundle=bundle,
+        evaluations=told,
+        pictures=pictures,
+        options={**run.shaping, "device": trained.device, "versions": dict(run.versions)},
+        history=trained.history,
+        split_counts=counts,
+        mistakes=mistakes,
+        crops=crops_of(index, mistakes) if pictures else None,
+        contact_sheet=sheet,
+        key=f"{BUNDLE}report.html",
+    )
+    write_card(output, bundle=bundle, evaluations=told, split_counts=counts, key=f"{BUNDLE}MODEL_CARD.md")
+    summary = {
+        "bundle_digest": bundle.digest,
+        "splits": counts,
+        "device": trained.device,
+        "best_epoch": trained.history[trained.best].epoch,
+        "epochs": len(trained.history),
+        "metrics": {name: evaluation.headline() for name, evaluation in evaluations.items()},
+    }
+    output.put(SUMMARY, json.dumps(summary, indent=1).encode())
+
+
+def judged(table: pa.Table, name: str, judgement: Judgement, prevalence: float) -> Evaluation:
+    """The evaluation of calibrated predictions."""
+    return evaluate_predictions(
+        table,
+        name=name,
+        aggregation=judgement.aggregation,
+        thresholds=judgement.thresholds,
+        options=EvaluationOptions(prevalence=prevalence),
+    )
+
+
+def crops_of(index: FaceIndex, mistakes: tuple[Mistake, ...]) -> Mapping[str, npt.NDArray[np.uint8]]:
+    """Pictures of mistakes, by face."""
+    if not mistakes:
+        return {}
+    wanted = {mistake.face for mistake in mistakes}
+    names = index.table["face"].to_pylist()
+    rows = np.array([row for row, name in enumerate(names) if name in wanted], np.int64)
+    with FaceReader(index, DataOptions(cache="none")) as reader:
+        images = reader.images(rows)
+    return {names[row]: image for row, image in zip(rows.tolist(), images, strict=True)}
+
+
+def _save(
+    output: Storage,
+    index: FaceIndex,
+    prepared: Prepared,
+    trained: Trained,
+    run: RunFile,
+    judgement: Judgement,
+    evaluations: Mapping[str, Evaluation],
+) -> Bundle:
+    from batch.model.bundle import load_keras, save_bundle
+
+    manifest = Manifest(
+        name=run.shaping["network"]["model"],
+        face_options=index.face_options,
+        calibration=judgement.calibration,
+        aggregation=judgement.aggregation,
+        thresholds=judgement.thresholds,
+        data_digest=index.digest,
+        split_digest=prepared.split.digest,
+        versions=run.versions,
+        training=run.shaping,
+        metrics={name: evaluation.headline() for name, evaluation in evaluations.items()},
+    )
+    extras = {FINGERPRINT: prepared.fingerprint}
+    model = load_keras(trained.model, "the trained network")
+    return save_bundle(output, model, manifest, prefix=BUNDLE, extras=extras)
+
+
+def _sheet(output: Storage, index: FaceIndex, prepared: Prepared, data: DataOptions) -> bytes:
+    """Faces as the network met them in its first epoch; written to OUTPUT."""
+    from batch.model.augment import apply, contact_sheet
+
+    plan = plan_epoch(index, prepared.split.rows(Split.TRAIN), data, 1)
+    found: list[npt.NDArray[np.float32]] = []
+    with FaceReader(index, data) as reader:
+        for batch in reader.batches(plan, 1, training=True):
+            used = batch.weights > 0
+            images, draws = batch.images[used], batch.draws[used]
+            pixels = images if data.augment == "none" else apply(images, draws, data.augment)
+            found.append(np.asarray(pixels, np.float32))
+            if sum(map(len, found)) >= _SHEET_FACES:
+                break
+    sheet = contact_sheet(np.concatenate(found)[:_SHEET_FACES])
+    output.put(SHEET, sheet)
+    return sheet

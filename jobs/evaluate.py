@@ -1,0 +1,193 @@
+"""A bundle and other faces in, what it is worth on them out: predictions, a page with intervals and slices.
+
+fakesift evaluate s3://lab/model/bundle s3://lab/other-faces --output s3://lab/model-on-other --address auto
+fakesift evaluate demo/model/bundle demo/faces --output demo/evaluated --allow-seen
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+from batch.faces.options import digest_of
+from batch.model.fingerprint import FINGERPRINT, Fingerprint, Overlap, overlap
+from batch.model.fit.engine import use_backend
+from batch.model.groups import group_faces
+from batch.model.index import load_index, unfinished
+from batch.model.judgement import Judgement, predictions_table, worst_mistakes
+from batch.model.records import FaceIndex, Scores
+from batch.model.scan import PREDICTIONS, to_parquet
+from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
+from batch.storage.base import Storage
+from batch.storage.open import open_storage
+from batch.storage.s3 import S3Options
+from jobs.conclude import SUMMARY, crops_of, judged
+from jobs.console import EXIT_CODES, Exit, guarded, parse, say, shown
+from jobs.identities import look_at_faces
+from jobs.predict import predict
+from jobs.session import check_seen_by_all, ray_session
+from jobs.train_progress import figures_line
+
+if TYPE_CHECKING:
+    from batch.model.bundle import Bundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Options of `fakesift evaluate`."""
+
+    places: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE FACES...", help_behavior_hint="(required)")
+    ] = ()
+    """A bundle, then outputs of `fakesift preprocess`, one or more, whose crops were made as the bundle asks."""
+    output: Annotated[str, shown("OUTPUT", "the figures are printed alone")] = ""
+    """Folder or s3://bucket/prefix for predictions, page and summary: empty, or made by this command."""
+    allow_seen: bool = False
+    """Evaluate although the model has seen some of these faces, or of their sources; the page then says so."""
+    prevalence: float = 0.01
+    """Share of fakes in the world for which the page states the precision."""
+    backend: Literal["tensorflow", "jax"] = "tensorflow"
+    """Which backend of Keras runs the network."""
+    gpus_per_worker: float = 0
+    """GPUs of each task; with 0 the network runs on cores."""
+    address: Annotated[str | None, shown("ADDRESS", "an embedded Ray")] = None
+    """Ray cluster to join: auto or an address."""
+    s3_endpoint: Annotated[str | None, shown("URL", "AWS_ENDPOINT_URL")] = None
+    """Address of an S3-compatible store."""
+    no_pictures: bool = False
+    """Keep no faces in the page."""
+
+    def check(self) -> None:
+        """Refuses what can be refused without looking at any data. Raises `ValueError`."""
+        if len(self.places) < 2:
+            got = " ".join(self.places) or "nothing"
+            raise ValueError(f"got {got}, expected BUNDLE FACES...: a bundle, then one or more outputs of preprocess")
+        if not 0 < self.prevalence < 1:
+            raise ValueError(f"prevalence: got {self.prevalence}, expected a share between 0 and 1")
+        if self.gpus_per_worker < 0:
+            raise ValueError(f"GPUs: got {self.gpus_per_worker} a worker, expected 0 or more")
+
+
+def evaluate(options: EvaluateOptions) -> Exit:
+    """Runs the job to its end. Raises `ValueError` or `AccessError` for what is wrong before any work starts."""
+    options.check()
+    use_backend(options.backend)
+    from batch.model.bundle import load_bundle
+
+    s3 = S3Options(endpoint=options.s3_endpoint)
+    bundle = load_bundle(open_storage(options.places[0], s3))
+    sinks = [open_storage(place, s3) for place in options.places[1:]]
+    index = load_index(sinks)
+    _check_crops(bundle, index)
+    for line in unfinished(sinks):
+        say(line)
+    output = _claimed(options, sinks, bundle, index, s3)
+    with ray_session(options.address, None) as ray:
+        places = {f"faces {number}": sink for number, sink in enumerate(sinks, 1)}
+        check_seen_by_all(ray, {**places, "bundle": bundle.sink}, output or bundle.sink)
+        try:
+            seen = _seen(ray, bundle, index)
+        except ValueError as error:
+            raise RuntimeError(f"stopped: {error}") from error
+        if len(seen.rows) and not options.allow_seen:
+            raise ValueError(f"{seen}; such figures say nothing of new data: expected other data, or --allow-seen")
+        labelled = np.flatnonzero(index.labels >= 0)
+        if not len(labelled):
+            raise ValueError(
+                f"{', '.join(sink.root for sink in sinks)}: no face has a label, expected some to judge by"
+            )
+        scores = predict(ray, bundle, index, labelled, backend=options.backend, gpus=options.gpus_per_worker)
+    _tell(options, output, bundle, index, scores, seen)
+    return Exit.OK
+
+
+def _check_crops(bundle: Bundle, index: FaceIndex) -> None:
+    """One face path: a model is never shown crops of another kind."""
+    wanted, got = asdict(bundle.face_options), asdict(index.face_options)
+    # Which frames and how many faces of them are kept does not change a crop.
+    for name in ("frames", "faces"):
+        wanted.pop(name), got.pop(name)
+    if wanted != got:
+        unlike = [f"{name} {got[name]}, the bundle's {wanted[name]}" for name in wanted if wanted[name] != got[name]]
+        raise ValueError(f"faces were cropped with other options than {bundle.uri} asks for: {'; '.join(unlike)}")
+
+
+def _claimed(
+    options: EvaluateOptions, sinks: Sequence[Storage], bundle: Bundle, index: FaceIndex, s3: S3Options
+) -> Storage | None:
+    if not options.output:
+        return None
+    output = open_storage(options.output, s3)
+    for sink in [*sinks, bundle.sink]:
+        refuse_nested(sink, output)
+    shaping: dict[str, Any] = {
+        "bundle": bundle.digest,
+        "data_digest": index.digest,
+        "prevalence": options.prevalence,
+        "pictures": not options.no_pictures,
+    }
+    source = " ".join(sink.root for sink in sinks)
+    claim_output(output, RunFile(kind="evaluate", input=source, shaping=shaping, versions=installed_versions()))
+    return output
+
+
+def _seen(ray: Any, bundle: Bundle, index: FaceIndex) -> Overlap:
+    """What the model has seen of these faces, by name and by picture."""
+    fingerprint = Fingerprint.from_parquet(bundle.read(FINGERPRINT))
+    say(f"comparing {index.table.num_rows} faces with those that the model was trained on")
+    return overlap(fingerprint, index, look_at_faces(ray, index))
+
+
+def _tell(
+    options: EvaluateOptions, output: Storage | None, bundle: Bundle, index: FaceIndex, scores: Scores, seen: Overlap
+) -> None:
+    """Judges, prints, and writes where there is a place to."""
+    groups = group_faces(index).of_faces()
+    table = predictions_table(index, scores, bundle.calibration, groups=groups)
+    judgement = Judgement(calibration=bundle.calibration, aggregation=bundle.aggregation, thresholds=bundle.thresholds)
+    evaluation = judged(table, "evaluated", judgement, options.prevalence)
+    print(figures_line("evaluated", evaluation.headline()["videos"]))
+    warning = f"The model has seen some of this data: {seen}." if len(seen.rows) else ""
+    if warning:
+        print(warning)
+    if output is None:
+        return
+    from batch.reports.train import write_train_report
+
+    mistakes = worst_mistakes(table, threshold=bundle.thresholds.half)
+    pictures = not options.no_pictures
+    write_train_report(
+        output,
+        title=f"{bundle.manifest.name} {bundle.digest} on other faces",
+        bundle=bundle,
+        evaluations=[evaluation],
+        pictures=pictures,
+        options={"bundle": bundle.uri, "faces": ", ".join(options.places[1:]), "versions": installed_versions()},
+        mistakes=mistakes,
+        crops=crops_of(index, mistakes) if pictures else None,
+        warning=warning,
+    )
+    output.put(PREDICTIONS, to_parquet(table))
+    summary = {
+        "bundle_digest": bundle.digest,
+        "predictions_digest": digest_of([float(value) for value in scores.logits]),
+        "seen_faces": len(seen.rows),
+        "metrics": {"evaluated": evaluation.headline()},
+    }
+    output.put(SUMMARY, json.dumps(summary, indent=1).encode())
+    print(f"{'page':<12} {output.uri('report.html')}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    options = parse(EvaluateOptions, "evaluate", __doc__, argv, EXIT_CODES)
+    return guarded(lambda: evaluate(options), "evaluate")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,314 @@
+"""Faces and their split in, a trained network out: `batch.model.fit` in the workers of Ray Train.
+
+Checkpoints lie under OUTPUT/checkpoints, in Ray Train's own layout. A lost worker or node restarts the workers from the
+last one; a driver that died goes on from it when the same command runs again.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batch.model.fit.options import FitOptions
+from batch.model.index import load_index
+from batch.model.network import NetworkOptions
+from batch.model.plan import DataOptions
+from batch.model.records import EpochRecord, Scores, Split
+from batch.model.split import SPLITS, SplitTable
+from batch.storage.base import Storage
+from jobs.predict import keras_environment
+
+if TYPE_CHECKING:
+    from batch.model.fit.loop import StepReport
+
+CHECKPOINTS = "checkpoints"
+JUDGED = (Split.VALIDATION, Split.TEST)
+_POLL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """All that a training process must know."""
+
+    sinks: Sequence[Storage]
+    """Outputs of preprocessing."""
+    output: Storage
+    data_digest: str
+    network: NetworkOptions
+    data: DataOptions
+    fit: FitOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where it runs."""
+
+    workers: int
+    cpus: int
+    """Of each worker."""
+    gpus: float
+    """Of each worker."""
+    max_failures: int
+    keep_checkpoints: int
+    storage_path: str
+    """Folder, or `bucket/prefix` with a file system."""
+    file_system: Any
+    """pyarrow's S3 file system, or None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What the first worker gives back."""
+
+    model: bytes
+    """The best epoch's network as a `.keras` file, in float32."""
+    history: tuple[EpochRecord, ...]
+    best: int
+    """Place of the best epoch in the history."""
+    scores: dict[str, Scores]
+    """By split: validation and test."""
+    device: str
+    """As TensorFlow or JAX calls it."""
+
+
+Told = EpochRecord | Any
+"""An `EpochRecord` or a `StepReport`."""
+
+
+def train_on_ray(ray: Any, work: Work, placement: Placement, tell: Callable[[Told], None]) -> Trained:
+    """Trains to the end. `tell` is called in this process with steps and epochs as they come.
+
+    Raises:
+        RuntimeError: where training failed for good, with the cause in one line.
+    """
+    import ray.train
+
+    # Which classes these are depends on the version of Ray Train: its stubs know the old one alone.
+    settings: Any = ray.train
+    with _board(ray, tell) as board:
+        environment = keras_environment(work.fit.backend, placement.gpus)
+        if not placement.gpus:
+            environment["OMP_NUM_THREADS"] = str(placement.cpus)
+        trainer = _trainer(work.fit.backend)(
+            _train,
+            train_loop_config={"work": work, "board": board},
+            scaling_config=settings.ScalingConfig(
+                num_workers=placement.workers,
+                use_gpu=placement.gpus > 0,
+                resources_per_worker={"CPU": placement.cpus, **({"GPU": placement.gpus} if placement.gpus else {})},
+            ),
+            run_config=settings.RunConfig(
+                name=CHECKPOINTS,
+                storage_path=placement.storage_path,
+                storage_filesystem=placement.file_system,
+                checkpoint_config=settings.CheckpointConfig(num_to_keep=placement.keep_checkpoints),
+                failure_config=settings.FailureConfig(max_failures=placement.max_failures),
+                worker_runtime_env={"env_vars": environment},
+            ),
+            **_backend_config(work.fit.backend),
+        )
+        try:
+            trained: Trained | None = trainer.fit().return_value
+        except ray.train.TrainingFailedError as error:
+            raise RuntimeError(ray.get(board.failed.remote()) or _cause(error)) from error
+        if trained is None:
+            raise RuntimeError(ray.get(board.failed.remote()) or "training ended without a model")
+    return trained
+
+
+def _trainer(backend: str) -> Any:
+    if backend == "jax":
+        from ray.train.v2.jax import JaxTrainer
+
+        return JaxTrainer
+    from ray.train.tensorflow import TensorflowTrainer
+
+    return TensorflowTrainer
+
+
+def _backend_config(backend: str) -> dict[str, Any]:
+    if backend != "jax":
+        return {}
+    from ray.train.v2.jax import JaxConfig
+
+    # On CPUs too: JAX_PLATFORMS says which device; without a device named here the processes would not be joined.
+    return {"jax_config": JaxConfig(use_gpu=True)}
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong on the workers, without Ray's traceback."""
+    failures = getattr(error, "worker_failures", None) or {}
+    if failures:
+        rank, failure = sorted(failures.items())[0]
+        cause = getattr(failure, "cause", None) or failure
+        return f"training failed on worker {rank}: {_last_line(cause)}"
+    return f"training failed: {_last_line(error)}"
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _train(config: dict[str, Any]) -> Trained | None:
+    """On each worker: Ray Train calls it again after a failure, and once more for a run that had ended.
+
+    What no restart can mend is pinned to the board, so that the restarted workers end at once.
+    """
+    import ray
+
+    board = config["board"]
+    if ray.get(board.failed.remote()):
+        return None
+    from batch.model.fit.loop import TrainingDivergedError
+
+    try:
+        return _fit(config["work"], board)
+    except (ValueError, TrainingDivergedError) as error:
+        ray.get(board.fail.remote(str(error)))
+        raise
+
+
+def _fit(work: Work, board: Any) -> Trained | None:
+    import ray.train
+
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    _use_threads(work.fit.backend)
+    from batch.model.augment import apply
+    from batch.model.fit.feed import ReaderFeed
+    from batch.model.fit.loop import Hooks, fit
+    from batch.model.reader import FaceReader
+
+    index = load_index(work.sinks)
+    if index.digest != work.data_digest:
+        raise ValueError(f"faces: the data changed while training: digest {index.digest}, expected {work.data_digest}")
+    split = SplitTable.from_parquet(work.output.read(SPLITS))
+    with FaceReader(index, work.data, rank, workers) as reader, _restored(ray.train.get_checkpoint()) as folder:
+        feed = ReaderFeed(reader, index, split.rows(Split.TRAIN), split.rows(Split.VALIDATION), work.data)
+        augment = None if work.data.augment == "none" else partial(apply, recipe=work.data.augment)
+        result = fit(work.network, feed, work.fit, hooks=_hooks(board, rank, Hooks), restore=folder, augment=augment)
+        scores = {str(name): result.score(feed.scan(split.rows(name))).scores for name in JUDGED}
+    if rank:
+        return None
+    return Trained(
+        model=_saved(result.model()), history=result.history, best=result.best, scores=scores, device=_device(work)
+    )
+
+
+def _use_threads(backend: str) -> None:
+    """Cores as they were given: two workers on one machine would otherwise each take all."""
+    import ray
+
+    context: Any = ray.get_runtime_context()
+    cores = max(1, int(context.get_assigned_resources().get("CPU", 1)))
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(cores)
+
+
+def _hooks(board: Any, rank: int, hooks: Any) -> Any:
+    """Steps and epochs go to the driver's board from the first worker; checkpoints to Ray Train from all."""
+    import ray.train
+
+    def tell(told: Told) -> None:
+        if not rank:
+            board.put.remote(told)
+
+    def on_checkpoint(folder: Path | None, record: EpochRecord | None) -> None:
+        checkpoint = None if folder is None else ray.train.Checkpoint.from_directory(folder)
+        metrics = {} if record is None else {"epoch": record.epoch, "loss": record.loss, **record.validation}
+        ray.train.report(metrics, checkpoint=checkpoint)
+
+    return hooks(on_step=tell, on_epoch=tell, on_checkpoint=on_checkpoint)
+
+
+@contextmanager
+def _restored(checkpoint: Any) -> Iterator[Path | None]:
+    """The checkpoint as a local folder."""
+    if checkpoint is None:
+        yield None
+        return
+    with checkpoint.as_directory() as folder:
+        yield Path(folder)
+
+
+def _saved(model: Any) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.keras")
+        model.save(path)
+        return path.read_bytes()
+
+
+def _device(work: Work) -> str:
+    if work.fit.backend == "jax":
+        import jax
+
+        return str(jax.devices()[0].device_kind)
+    import tensorflow as tf
+
+    found = tf.config.list_physical_devices("GPU")
+    if not found:
+        return f"CPU, {os.cpu_count()} cores"
+    return str(tf.config.experimental.get_device_details(found[0]).get("device_name", "GPU"))
+
+
+class _Board:
+    """An actor to which workers pin what happened, and from which the driver takes it."""
+
+    def __init__(self) -> None:
+        self._held: list[Told] = []
+        self._failed = ""
+
+    def fail(self, why: str) -> None:
+        self._failed = self._failed or why
+
+    def failed(self) -> str:
+        return self._failed
+
+    def put(self, told: Told) -> None:
+        self._held.append(told)
+
+    def take(self) -> list[Told]:
+        taken, self._held = self._held, []
+        return taken
+
+
+@contextmanager
+def _board(ray: Any, tell: Callable[[Told], None]) -> Iterator[Any]:
+    """A board whose news are told in a thread of this process while the block runs, the last of them included."""
+    board = ray.remote(num_cpus=0)(_Board).remote()
+    done = threading.Event()
+
+    def pump() -> None:
+        while True:
+            last = done.wait(_POLL_S)
+            try:
+                news = ray.get(board.take.remote())
+            except ray.exceptions.RayError:
+                return
+            for told in news:
+                tell(told)
+            if last:
+                return
+
+    thread = threading.Thread(target=pump, daemon=True)
+    thread.start()
+    try:
+        yield board
+    finally:
+        done.set()
+        thread.join()
+
+
+def step_of(told: Told) -> StepReport | None:
+    """The news as a step, if it is one."""
+    return None if isinstance(told, EpochRecord) else told

@@ -1,0 +1,60 @@
+"""A bundle and faces in, their logits out: one network a worker process of Ray, shards read where they are scored."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from batch.model.plan import Rows
+from batch.model.records import FaceIndex, Scores
+from batch.model.scan import chunks, joined, score_faces
+from jobs.fanout import fan_out
+from jobs.progress import progress
+
+if TYPE_CHECKING:
+    from batch.model.bundle import Bundle
+    from batch.model.predictor import Predictor
+
+_LOADED: dict[str, Predictor] = {}
+"""The network of this worker process, by its bundle's digest: at most one."""
+
+
+def predict(
+    ray: Any, bundle: Bundle, index: FaceIndex, rows: Rows, *, backend: str, gpus: float, batch_size: int = 32
+) -> Scores:
+    """Logits of the crops at `rows`, in the order of the index.
+
+    Args:
+        ray: the module, in a session.
+        bundle: whose network looks; its golden inputs are checked in each worker process.
+        index: the faces.
+        rows: places in it, shape (n,).
+        backend: of Keras, in the workers.
+        gpus: that each task gets; with 0 the network runs on one core.
+        batch_size: crops a call of the network.
+    """
+    environment = {"env_vars": keras_environment(backend, gpus)}
+    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3, runtime_env=environment)(_score)
+    with progress("faces") as bar:
+        bar.total(len(rows))
+        parts = []
+        for part in fan_out(ray, task, (bundle, index, batch_size), chunks(index, rows), None):
+            bar.add(Counter(done=len(part.rows)))
+            parts.append(part)
+    return joined(parts)
+
+
+def keras_environment(backend: str, gpus: float) -> dict[str, str]:
+    """Variables that a process needs before it imports Keras."""
+    found = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    if backend == "jax" and not gpus:
+        # Without these JAX does not join the other processes on CPUs.
+        found |= {"JAX_PLATFORMS": "cpu", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
+    return found
+
+
+def _score(bundle: Bundle, index: FaceIndex, batch_size: int, rows: Rows) -> Scores:
+    if bundle.digest not in _LOADED:
+        _LOADED.clear()
+        _LOADED[bundle.digest] = bundle.predictor(batch_size=batch_size)
+    return score_faces(index, rows, _LOADED[bundle.digest])

@@ -1,0 +1,58 @@
+"""Faces in, the split of a training run out: near-duplicates and people are looked for on Ray, and the result kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from batch.model.fingerprint import FINGERPRINT, Fingerprint, fingerprint_of
+from batch.model.identity import IdentityOptions, same_people
+from batch.model.near_duplicates import find_duplicates
+from batch.model.records import FaceIndex, Split
+from batch.model.split import SPLITS, SplitOptions, SplitTable, make_split
+from batch.storage.base import Storage
+from jobs.console import say
+from jobs.identities import encode_people, look_at_faces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What is settled before training starts."""
+
+    split: SplitTable
+    fingerprint: bytes
+    """Of the faces that the model learns from (`fingerprint.Fingerprint` as Parquet)."""
+
+
+def prepare(ray: Any, options: SplitOptions, index: FaceIndex, output: Storage) -> Prepared:
+    """The split under OUTPUT, made if there is none; every crop is then read once and checked.
+
+    Raises:
+        ValueError: for a damaged shard, a split without real or fake faces, or one that was made for other data.
+    """
+    if not output.exists(SPLITS):
+        _make(ray, options, index, output)
+    split = SplitTable.from_parquet(output.read(SPLITS))
+    split.check(index)
+    return Prepared(split=split, fingerprint=output.read(FINGERPRINT))
+
+
+def _make(ray: Any, options: SplitOptions, index: FaceIndex, output: Storage) -> None:
+    say(f"looking for near-duplicates among {index.table.num_rows} faces")
+    looks = look_at_faces(ray, index)
+    duplicates = find_duplicates(index, looks)
+    if len(duplicates):
+        say(f"{len(duplicates)} near-duplicates tie sources together")
+    people = None
+    if options.by == "identity":
+        identity = IdentityOptions()
+        say("encoding faces of real clips, to tell people apart")
+        people = same_people(index, encode_people(ray, index, output, identity.faces_a_track), identity)
+    split = make_split(index, options, duplicates=duplicates, people=people)
+    learnt_from = np.sort(np.concatenate([split.rows(Split.TRAIN), split.rows(Split.VALIDATION)]))
+    fingerprint: Fingerprint = fingerprint_of(index, learnt_from, looks)
+    # The split last: with it, the fingerprint is there too.
+    output.put(FINGERPRINT, fingerprint.to_parquet())
+    output.put_if_absent(SPLITS, split.to_parquet())

@@ -1,0 +1,142 @@
+"""Face shards in, a model bundle with its report out: splits without leaks, Ray Train, calibration, evaluation.
+
+fakesift train s3://lab/faces s3://lab/model --address auto --workers 8 --gpus-per-worker 1
+fakesift train demo/faces demo/model --model cnn --epochs 4        # a laptop
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from batch.model.fit.engine import use_backend
+from batch.model.index import load_index, unfinished
+from batch.model.records import FaceIndex
+from batch.model.split import SplitTable, make_split
+from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
+from batch.storage.base import AccessError, Storage
+from batch.storage.open import open_storage
+from batch.storage.s3 import S3Options
+from jobs.conclude import SUMMARY, conclude
+from jobs.console import EXIT_CODES, Exit, guarded, parse, say
+from jobs.fitting import Placement, Trained, Work, train_on_ray
+from jobs.session import check_seen_by_all, ray_session
+from jobs.splitting import prepare
+from jobs.train_options import TrainOptions
+from jobs.train_progress import figures_line, train_progress, write_history
+
+
+def train(options: TrainOptions) -> Exit:
+    """Runs the job to its end. Raises `ValueError` or `AccessError` for what is wrong before any work starts."""
+    options.check()
+    s3 = S3Options(endpoint=options.s3_endpoint)
+    sinks = [open_storage(place, s3) for place in options.faces]
+    output = open_storage(options.output, s3)
+    for sink in sinks:
+        refuse_nested(sink, output)
+    index = load_index(sinks)
+    for line in unfinished(sinks):
+        say(line)
+    run = _run_file(options, sinks, index)
+    if options.split != "identity":
+        # Whether there is enough of everything shows before a cluster is started.
+        make_split(index, options.split_options())
+    claim_output(output, run)
+    if output.exists(SUMMARY):
+        say(f"nothing to do: {output.root} holds a finished run")
+        return _tell(output)
+    use_backend(options.backend)
+    with ray_session(options.address, None if options.address else _cores(options)) as ray:
+        places = {**{f"faces {number}": sink for number, sink in enumerate(sinks, 1)}, "output": output}
+        check_seen_by_all(ray, places, output)
+        try:
+            prepared = prepare(ray, options.split_options(), index, output)
+            _print_counts(prepared.split)
+            trained = _fit(ray, options, sinks, output, index)
+        except (ValueError, AccessError) as error:
+            raise RuntimeError(f"stopped: {error}") from error
+    write_history(output, trained.history)
+    data, pictures = options.data_options(), not options.no_pictures
+    conclude(output, index, prepared, trained, run, data, prevalence=options.prevalence, pictures=pictures)
+    return _tell(output)
+
+
+def _run_file(options: TrainOptions, sinks: Sequence[Storage], index: FaceIndex) -> RunFile:
+    shaping = {**options.shaping(), "data_digest": index.digest}
+    source = " ".join(sink.root for sink in sinks)
+    return RunFile(kind="train", input=source, shaping=shaping, versions=installed_versions())
+
+
+def _cores(options: TrainOptions) -> int:
+    return max(os.cpu_count() or 1, options.workers * (options.cpus_per_worker or 1))
+
+
+def _fit(ray: Any, options: TrainOptions, sinks: Sequence[Storage], output: Storage, index: FaceIndex) -> Trained:
+    """Trains, and shows how far it is."""
+    shared_out = 1 if options.address else max(1, (os.cpu_count() or 1) // options.workers)
+    path, file_system = _ray_place(output, options.s3_endpoint)
+    work = Work(
+        sinks=sinks,
+        output=output,
+        data_digest=index.digest,
+        network=options.network_options(),
+        data=options.data_options(),
+        fit=options.fit_options(),
+    )
+    placement = Placement(
+        workers=options.workers,
+        cpus=options.cpus_per_worker or shared_out,
+        gpus=options.gpus_per_worker,
+        max_failures=options.max_failures,
+        keep_checkpoints=options.keep_checkpoints,
+        storage_path=path,
+        file_system=file_system,
+    )
+    heads = options.head_epochs if work.network.pretrained else 0
+    with train_progress(heads + options.epochs) as shown:
+        return train_on_ray(ray, work, placement, shown.tell)
+
+
+def _ray_place(output: Storage, endpoint: str | None) -> tuple[str, Any]:
+    """OUTPUT as Ray Train takes it: a path, and for S3 a file system, which does not read AWS_ENDPOINT_URL itself."""
+    if output.is_local:
+        return output.root, None
+    from pyarrow.fs import S3FileSystem
+
+    found = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    settings = {"endpoint_override": found, "region": region or ("us-east-1" if found else None)}
+    return output.root.removeprefix("s3://"), S3FileSystem(**{name: value for name, value in settings.items() if value})
+
+
+def _print_counts(split: SplitTable) -> None:
+    for name, counts in split.counts().items():
+        if any(counts.values()):
+            shown = ", ".join(f"{count} {label}" for label, count in counts.items() if count)
+            print(f"{name:<12} {shown}")
+
+
+def _tell(output: Storage) -> Exit:
+    """Prints what a finished run found."""
+    summary: Mapping[str, Any] = json.loads(output.read(SUMMARY))
+    for name, levels in summary["metrics"].items():
+        print(figures_line(name, levels["videos"]))
+    print(f"{'bundle':<12} {output.uri('bundle/')}   {summary['bundle_digest']}")
+    print(f"{'page':<12} {output.uri('bundle/report.html')}")
+    return Exit.OK
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    options = parse(TrainOptions, "train", __doc__, argv, EXIT_CODES)
+    try:
+        return guarded(lambda: train(options), "train")
+    except KeyboardInterrupt:
+        say("interrupted; the last checkpoint stays. Go on with the same command.")
+        return Exit.INTERRUPTED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,136 @@
+"""How far training is: a bar or log lines on standard error, `history.csv` and TensorBoard's events under OUTPUT."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batch.model.records import EpochRecord
+from batch.storage.base import Storage
+from jobs.console import say
+from jobs.progress import LOG_EVERY_S, clock
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+    from batch.model.fit.loop import StepReport
+
+HISTORY = "history.csv"
+_EVENTS = "tensorboard/"
+_VALIDATED = ("loss", "accuracy", "auc")
+_STAGES = {"head": "head", "whole": "network"}
+
+
+class TrainProgress:
+    """Takes the news of a run as they come."""
+
+    def __init__(self, shown: RichProgress | None, epochs: int) -> None:
+        """`epochs` is the most that the run may take."""
+        self._shown, self._epochs = shown, epochs
+        self._task = None if shown is None else shown.add_task("starting", total=None, told="")
+        self._said = time.monotonic()
+        self._epoch, self._first_step, self._since = 0, 0, 0.0
+
+    def tell(self, news: StepReport | EpochRecord) -> None:
+        """Shows a step, or an epoch's end."""
+        if isinstance(news, EpochRecord):
+            self._line(epoch_line(news))
+            return
+        left_s = self._left_s(news)
+        told = f"loss {news.loss:.4f}  {news.images_per_second:.0f} img/s"
+        told += f"  at most {clock(left_s)} left" if left_s else ""
+        name = f"epoch {news.epoch} ({_STAGES[news.stage]})"
+        if self._shown is not None and self._task is not None:
+            self._shown.update(self._task, description=name, total=news.steps, completed=news.step, told=told)
+        elif time.monotonic() - self._said >= LOG_EVERY_S:
+            self._said = time.monotonic()
+            say(f"{name}: step {news.step}/{news.steps}, {' '.join(told.split())}")
+
+    def _left_s(self, news: StepReport) -> float | None:
+        """To the end of the run at the pace of this epoch; sooner if validation stops getting better."""
+        now = time.monotonic()
+        if news.epoch != self._epoch:
+            self._epoch, self._first_step, self._since = news.epoch, news.step, now
+            return None
+        pace_s = (now - self._since) / (news.step - self._first_step)
+        return pace_s * (news.steps - news.step + news.steps * max(0, self._epochs - news.epoch))
+
+    def _line(self, text: str) -> None:
+        if self._shown is not None:
+            self._shown.console.print(text, highlight=False)
+        else:
+            say(text)
+
+
+@contextmanager
+def train_progress(epochs: int) -> Iterator[TrainProgress]:
+    """Shows the progress of training: a bar on a terminal, a line every ten seconds otherwise."""
+    if not sys.stderr.isatty():
+        yield TrainProgress(None, epochs)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("steps  {task.fields[told]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        yield TrainProgress(shown, epochs)
+
+
+def epoch_line(record: EpochRecord) -> str:
+    """An epoch in one line."""
+    parts = [f"epoch {record.epoch} ({_STAGES[record.stage]})", f"loss {record.loss:.4f}"]
+    parts += [f"validation {name} {record.validation[name]:.4f}" for name in _VALIDATED if name in record.validation]
+    parts += [f"{record.images_per_second:.0f} img/s", f"{record.seconds:.0f} s"]
+    return "  ".join(parts)
+
+
+def figures_line(name: str, found: Mapping[str, Any]) -> str:
+    """What was measured on videos (`Evaluation.headline()["videos"]`) in one line, with 95% intervals."""
+    metrics = "  ".join(_figure(metric, found[metric]) for metric in ("accuracy", "auc", "log_loss") if metric in found)
+    return f"{name:<12} {found['real']} real and {found['fake']} fake videos: {metrics}"
+
+
+def _figure(name: str, value: Sequence[float | None]) -> str:
+    middle, low, high = value
+    if middle is None:
+        return f"{name} -"
+    return f"{name} {middle:.3f}" + ("" if low is None or high is None else f" ({low:.3f} to {high:.3f})")
+
+
+def write_history(output: Storage, history: Sequence[EpochRecord]) -> None:
+    """`history.csv`, one line an epoch, and one file of TensorBoard events."""
+    text = io.StringIO()
+    names = ("stage", "epoch", "step", "loss", "learning_rate", "images_per_second", "seconds")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*names, *(f"validation_{name}" for name in _VALIDATED)])
+    for record in history:
+        found = [record.validation.get(name) for name in _VALIDATED]
+        table.writerow([*(getattr(record, name) for name in names), *found])
+    output.put(HISTORY, text.getvalue().encode())
+    _write_events(output, history)
+
+
+def _write_events(output: Storage, history: Sequence[EpochRecord]) -> None:
+    from tensorboardX import SummaryWriter
+
+    for old in list(output.list(_EVENTS)):
+        output.delete(old.key)
+    with tempfile.TemporaryDirectory() as folder:
+        with SummaryWriter(folder) as writer:
+            for record in history:
+                writer.add_scalar("train/loss", record.loss, record.step)
+                writer.add_scalar("train/learning_rate", record.learning_rate, record.step)
+                writer.add_scalar("train/images_per_second", record.images_per_second, record.step)
+                for name, value in record.validation.items():
+                    writer.add_scalar(f"validation/{name}", value, record.step)
+        for path in Path(folder).iterdir():
+            output.put(_EVENTS + path.name, path.read_bytes())

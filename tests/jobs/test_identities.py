@@ -1,0 +1,75 @@
+"""Crops looked at and encoded on a real Ray cluster: as in one process, and only once."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from batch.faces.crop import crop_window
+from batch.faces.detect import DetectOptions, make_detector
+from batch.faces.options import CropOptions
+from batch.model.encodings import encode_shard, faces_to_encode
+from batch.model.identity import IdentityOptions, same_people
+from batch.model.index import load_index
+from batch.model.near_duplicates import gather_looks, look_at_shards
+from batch.storage.local import LocalStorage
+from jobs.identities import encode_people, look_at_faces
+from jobs.session import ray_session
+from tests.support.drawn_face import ArrayFrame, scene
+from tests.support.face_outputs import SIDE, fake, picture, real, write_output
+
+
+def portrait(seed: int, light: float) -> np.ndarray:
+    frame = ArrayFrame(scene(480, 360, [(240, 180, 150)], seed=seed, light=light))
+    box = make_detector(DetectOptions(detector="hog")).detect(frame)[0].box_px
+    options = CropOptions(crop_size=SIDE)
+    window = crop_window(box, frame.width_px, frame.height_px, options)
+    part = frame.rgb()[window.top : window.bottom, window.left : window.right]
+    return np.asarray(cv2.resize(part, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+@pytest.mark.slow
+def test_faces_are_looked_at_and_encoded_once(tmp_path: Path) -> None:
+    faces, output = LocalStorage(str(tmp_path / "faces")), LocalStorage(str(tmp_path / "model"))
+    clips = [real(f"p/{nth}.mp4", crops=[portrait(nth % 2, 1 - nth / 50)]) for nth in range(4)]
+    write_output(faces, [*clips, fake("q/fake.mp4", "0.mp4")], a_unit=2)
+    index = load_index([faces])
+    alone = gather_looks(index, look_at_shards(index))
+    beside = encode_shard(index.shards[0], np.arange(2))
+    with ray_session(None, 2) as ray:
+        looks = look_at_faces(ray, index)
+        encodings = encode_people(ray, index, output, 4)
+        kept = {item.key: item for item in output.list()}
+        output.delete(min(kept))
+        again = encode_people(ray, index, output, 4)
+        faces.put(index.shards[-1].key, b"damaged")
+        with pytest.raises(ValueError, match="as committed"):
+            look_at_faces(ray, index)
+    assert np.array_equal(looks.hashes, alone.hashes)
+    assert np.array_equal(looks.thumbs, alone.thumbs)
+    assert {item.key: item.size_bytes for item in output.list()} == {key: item.size_bytes for key, item in kept.items()}
+    others = {item.key: item.etag for item in output.list() if item.key != min(kept)}
+    assert others == {key: item.etag for key, item in kept.items() if key != min(kept)}
+    assert again.faces.equals(encodings.faces)
+    assert np.array_equal(again.values, encodings.values)
+    assert len(kept) == 2
+    assert index.table["face"].take(faces_to_encode(index, 4)).combine_chunks().equals(encodings.faces)
+    assert np.allclose(beside, encodings.values[:2], atol=1e-6)
+    assert len(same_people(index, encodings, IdentityOptions())) >= 4
+    output.put(min(kept), b"damaged")
+    with pytest.raises(ValueError, match=min(kept)):
+        encode_people(None, index, output, 4)
+
+
+def test_flat_copies_of_the_looks(tmp_path: Path) -> None:
+    """Shards that are looked at in any order end in the order of the index."""
+    faces = LocalStorage(str(tmp_path / "faces"))
+    write_output(faces, [real(f"p/{nth}.mp4", crops=[picture(nth)]) for nth in range(7)], a_unit=2)
+    index = load_index([faces])
+    ordered, mixed = (
+        gather_looks(index, looks) for looks in (look_at_shards(index), list(look_at_shards(index))[::-1])
+    )
+    assert np.array_equal(ordered.hashes, mixed.hashes)
+    assert np.array_equal(ordered.thumbs, mixed.thumbs)
+    assert len(np.unique(ordered.hashes, axis=0)) == 7

@@ -1,0 +1,228 @@
+"""Nights of scoring through the command line, on real Ray and a real S3 server, while objects come, change and go."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import duckdb
+import pytest
+
+from batch.corpus.draw.corpus import DrawnCorpus
+from batch.storage.local import LocalStorage
+from batch.storage.open import open_storage
+from batch.storage.s3 import S3Options
+from tests.support.job import fakesift
+from tests.support.made_bundle import made_bundle
+from tests.support.processes import family, kill_all, raylet_of, started
+from tests.support.seaweed import S3Server
+
+PATIENCE_S = 300
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two that differ in their weights."""
+    folders = tuple(tmp_path_factory.mktemp("bundles") / name for name in ("one", "two"))
+    for seed, folder in enumerate(folders):
+        made_bundle(LocalStorage(folder), seed=seed)
+    return folders[0], folders[1]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head without CPUs, and two nodes."""
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(2):
+        made.add_node(num_cpus=1)
+    made.wait_for_nodes()
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def media(drawn: DrawnCorpus, tmp_path: Path) -> Path:
+    """Four clips, frames of them as pictures, a cut one and an empty one."""
+    folder = tmp_path / "media"
+    folder.mkdir()
+    for number, key in enumerate(drawn.reals):
+        shutil.copy(drawn.folder / key, folder / f"clip{number}.mp4")
+        reader = cv2.VideoCapture(str(drawn.folder / key))
+        cv2.imwrite(str(folder / f"frame{number}.jpg"), reader.read()[1])
+        reader.release()
+    (folder / "cut.jpg").write_bytes((folder / "frame0.jpg").read_bytes()[:3000])
+    (folder / "empty.mp4").write_bytes(b"")
+    return folder
+
+
+def rows(output: str | Path, table: str = "items") -> list[dict[str, Any]]:
+    """All rows of a local output's table, with the night that their folder names."""
+    return list(
+        duckdb.sql(f"select * from read_parquet('{output}/{table}/*/*.parquet', hive_partitioning = true)")
+        .df()
+        .astype(object)
+        .to_dict("records")
+    )
+
+
+def once(found: list[dict[str, Any]]) -> None:
+    """Nothing was scored twice."""
+    looks = Counter((row["uri"], row["etag"], row["bundle"], row["options"], row["attempt"]) for row in found)
+    assert set(looks.values()) == {1}
+
+
+@pytest.mark.slow
+def test_three_nights_on_s3(
+    cluster: Any, bundles: tuple[Path, Path], media: Path, s3_server: S3Server, s3_bucket: str, tmp_path: Path
+) -> None:
+    options = S3Options(endpoint=s3_server.endpoint)
+    clips, pictures = (open_storage(f"s3://{s3_bucket}/{name}", options) for name in ("clips", "pictures"))
+    output = open_storage(f"s3://{s3_bucket}/scores", options)
+    for path in sorted(media.iterdir()):
+        (clips if path.suffix == ".mp4" else pictures).put(path.name, path.read_bytes())
+    places = [bundles[0], clips.root, pictures.root]
+    common = ["--frames", 3, "--address", cluster.address]
+
+    first = fakesift("score", *places, output.root, *common, "--night", "2026-03-01")
+    assert first.returncode == 0, first.stderr
+    told = json.loads(output.read("summary.json"))
+    assert told["pending"] == told["total"]["items"] == told["total"]["why"]["new"] == 10
+    assert told["inputs"][clips.root]["faults"] == {"empty_file": 1}
+    assert told["inputs"][pictures.root]["faults"] == {"truncated": 1}
+    assert told["total"]["scored"] >= 7
+    assert told["left"] == {}
+
+    clips.put("new/copy.mp4", clips.read("clip0.mp4"))
+    clips.put("new/other.mp4", clips.read("clip1.mp4") + b"\0\0\0\x08free")
+    clips.put("clip2.mp4", clips.read("clip2.mp4")[:5000])
+    clips.delete("clip3.mp4")
+    pictures.put("cut.jpg", (media / "frame0.jpg").read_bytes() + b"\0")
+    for number in range(12):
+        pictures.put(f"more/{number}.jpg", (media / f"frame{number % 4}.jpg").read_bytes() + bytes([number]) * 3)
+    closed = "s3://no-such-bucket-here"
+    arguments = ["score", *places, closed, output.root, *common, "--night", "2026-03-02"]
+    job = started(*arguments)
+    wait_for(lambda: any(True for _ in output.list("commits/000002/")), job)
+    node = list(cluster.worker_nodes)[0]
+    kill_all(family(raylet_of(node)))
+    cluster.worker_nodes.remove(node)
+    cluster.add_node(num_cpus=1)
+    out, err = job.communicate(timeout=PATIENCE_S)
+    assert job.returncode == 1, err
+    assert f"input {closed}: {closed}/: NoSuchBucket" in err
+    told = json.loads(output.read("summary.json"))
+    assert told["total"]["why"] == {"new": 14, "changed": 2}
+    assert (told["total"]["items"], told["total"]["same"], told["vanished"]) == (16, 1, 1)
+    assert list(told["denied"]) == [closed]
+
+    local = tmp_path / "scores"
+    for item in output.list():
+        LocalStorage(local).put(item.key, output.read(item.key))
+    found = rows(local)
+    once(found)
+    by_key = {row["key"]: row for row in found if str(row["date"])[:10] == "2026-03-02"}
+    assert len(found) == 26
+    assert by_key["new/copy.mp4"]["same_as"] == clips.uri("clip0.mp4")
+    assert by_key["clip2.mp4"]["reason"] == "truncated"
+    assert by_key["cut.jpg"]["kind"] != "fault"
+    tracks = rows(local, "tracks")
+    assert len(tracks) == sum(row["tracks"] for row in found if row["same_as"] is None)
+    assert all(1 <= len(track["frames"]) <= 3 for track in tracks)
+    ledger = duckdb.sql(f"select count(*), count(distinct version_digest) from '{local}/ledger/*.parquet'").fetchall()
+    assert ledger == [(26, 26)]
+
+    before = {item.key: item.etag for item in output.list()}
+    again = fakesift("score", *places, output.root, *common, "--night", "2026-03-03")
+    assert again.returncode == 0, again.stderr
+    assert "nothing to do: of 25 objects none is new; 1 vanished" in again.stderr
+    assert {item.key: item.etag for item in output.list()} == before
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_another_bundle_reads_kept_crops(
+    bundles: tuple[Path, Path], media: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    arguments = ["score", bundles[0], media, output, "--frames", 3, "--keep-crops", "--night", "2026-03-01"]
+    for number in range(60):  # enough units that the run is not over when it is killed
+        picture = (media / f"frame{number % 4}.jpg").read_bytes()
+        (media / f"more{number:02}.jpg").write_bytes(picture + bytes([number]) * 3)
+    job = started(*arguments, "--extract-workers", 1)
+    commits = output / "commits" / "000001"
+    wait_for(lambda: commits.is_dir() and any(commits.glob("*.json")), job)
+    job.send_signal(signal.SIGKILL)
+    job.communicate()
+    done = fakesift(*arguments)
+    assert done.returncode == 0, done.stderr
+    told = json.loads((output / "summary.json").read_text())
+    assert told["runs"] == [1, 2]
+    assert told["total"]["items"] == 70 > told["pending"]
+    found = rows(output)
+    once(found)
+    assert {row["uri"] for row in found} == {str(path) for path in media.iterdir()}
+
+    for path in media.glob("more*.jpg"):
+        # Nothing but its etag is needed any more: what is read now is what was kept.
+        times = path.stat()
+        path.write_bytes(bytes(times.st_size))
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    second = fakesift("score", bundles[1], *arguments[2:4], *arguments[4:])
+    assert second.returncode == 0, second.stderr
+    told = json.loads((output / "summary.json").read_text())
+    assert told["total"]["why"] == {"rescored": 70}
+    assert "decode" not in told["seconds"]
+    again = [row for row in rows(output) if row["run"] == 3]
+    outcome = {row["uri"]: (row["kind"], row["reason"], row["faces"]) for row in found}
+    assert {row["uri"]: (row["kind"], row["reason"], row["faces"]) for row in again} == outcome
+    scores = {row["uri"]: row["probability"] for row in found}
+    assert any(row["probability"] != scores[row["uri"]] for row in again if row["kind"] == "scored")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["{bundle}", "{out}"], "expected BUNDLE, one INPUT or more, and OUTPUT"),
+        (["{tmp}/none", "{media}", "{out}"], "not a model bundle"),
+        (["{damaged}", "{media}", "{out}"], "damaged"),
+        (["{bundle}", "{media}", "{media}", "{out}"], "inside of it"),
+        (["{bundle}", "{media}", "{media}/out"], "lies inside the input"),
+        (["{bundle}", "{media}", "{bundle}"], "not empty and not ours"),
+        (["{bundle}", "{tmp}/absent", "{out}"], "no video and no image there"),
+        (["{bundle}", "{media}", "{out}", "--frames", "0"], "frames: got 0"),
+        (["{bundle}", "{media}", "{out}", "--night", "soon"], "night: got 'soon'"),
+        (["{bundle}", "{media}", "{out}", "--limit", "0"], "limit: got 0"),
+        (["{bundle}", "{media}", "{out}", "--budget-minutes", "-1"], "budget minutes: got -1"),
+    ],
+)
+def test_wrong_usage_is_one_line_before_any_task(
+    tmp_path: Path, bundles: tuple[Path, Path], arguments: list[str], told: str
+) -> None:
+    names = {"bundle": bundles[0], "media": tmp_path / "media", "out": tmp_path / "out", "tmp": tmp_path}
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media" / "a.jpg").write_bytes(b"picture")
+    shutil.copytree(bundles[0], tmp_path / "damaged")
+    with (tmp_path / "damaged" / "model.keras").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"damage")
+    done = fakesift("score", *[text.format(**names, damaged=tmp_path / "damaged") for text in arguments])
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def wait_for(met: Any, job: Any) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not met():
+        assert job.poll() is None, job.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,161 @@
+"""The loop on TensorFlow in one process: it learns, resumes exactly, stops at a NaN, and keeps the best weights."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from batch.model.fit.engine import use_backend
+from batch.model.fit.loop import Hooks, StepReport, TrainingDivergedError, fit
+from batch.model.fit.options import FitOptions
+from batch.model.network import NetworkOptions, build_network
+from batch.model.records import EpochRecord
+from tests.support.drawn_faces import DrawnFeed
+from tests.support.fit_run import FitSpec, outcome, run
+
+CNN = NetworkOptions(model="cnn")
+QUICK = FitOptions(epochs=2, learning_rate=3e-3, checkpoint_minutes=None)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Weights of a CNN's backbone in a file, so that there is a head stage."""
+    path = tmp_path_factory.mktemp("weights") / "cnn.weights.h5"
+    build_network(CNN, 32).get_layer("backbone").save_weights(path)
+    return str(path)
+
+
+def test_it_learns_and_its_model_says_what_its_scores_say() -> None:
+    feed = DrawnFeed(lanes=(40,) * 4, lane_batch=4)
+    reports: list[StepReport] = []
+    options = replace(QUICK, epochs=5, ema=0.8, warmup_epochs=0.5)
+    result = fit(CNN, feed, options, hooks=Hooks(on_step=reports.append))
+    assert [record.epoch for record in result.history] == [1, 2, 3, 4, 5]
+    assert result.history[result.best].validation["auc"] > 0.95
+    assert [(report.epoch, report.step) for report in reports] == [(e, s) for e in range(1, 6) for s in range(1, 11)]
+    found = result.score(feed.validation())
+    assert len(found.scores.rows) == 160
+    batch = next(feed.validation().batches(0))
+    expected = dict(zip(found.scores.rows.tolist(), found.scores.logits.tolist(), strict=True))
+    probabilities = result.model().predict_on_batch(batch.images)[:, 0]
+    logits = np.array([expected[row] for row in batch.rows.tolist()])
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize("stop_at", [6, 10], ids=["between the stages", "within an epoch"])
+def test_a_resumed_run_is_the_uninterrupted_one(stop_at: int, pretrained: str, tmp_path: Path) -> None:
+    spec = FitSpec(
+        out=str(tmp_path / "whole"),
+        network={"model": "cnn", "weights": pretrained, "dropout": 0.3, "dense_units": (8,)},
+        options={
+            "head_epochs": 1, "epochs": 2, "optimizer": "nadam", "ema": 0.9, "clip_norm": 0.5, "unfreeze": 2,
+            "warmup_epochs": 0.5, "weight_decay": 0.01, "checkpoint_minutes": None, "checkpoint_steps": 4,
+        },
+    )  # fmt: skip
+    run(spec)
+    run(replace(spec, out=str(tmp_path / "first"), stop_at=stop_at))
+    assert not (tmp_path / "first" / "history.json").exists()
+    run(replace(spec, out=str(tmp_path / "second"), restore=str(tmp_path / "first" / "checkpoint")))
+    whole, resumed = outcome(tmp_path / "whole"), outcome(tmp_path / "second")
+    assert [record.stage for record in whole.history] == ["head", "whole", "whole"]
+    for mine, theirs in zip(whole.history, resumed.history, strict=True):
+        assert (mine.epoch, mine.step, mine.stage) == (theirs.epoch, theirs.step, theirs.stage)
+        assert (mine.loss, mine.learning_rate) == pytest.approx((theirs.loss, theirs.learning_rate), abs=1e-6)
+        assert mine.validation == pytest.approx(theirs.validation, abs=1e-6)
+    for mine, theirs in zip(whole.weights, resumed.weights, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-6)
+
+
+def keep_last(folder: Path) -> tuple[list[EpochRecord | None], Hooks]:
+    """A list of what on_checkpoint was given, and the hook that copies the folder."""
+    seen: list[EpochRecord | None] = []
+
+    def on_checkpoint(made: Path | None, record: EpochRecord | None) -> None:
+        assert made is not None
+        folder.mkdir(exist_ok=True)
+        for path in made.iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+        seen.append(record)
+
+    return seen, Hooks(on_checkpoint=on_checkpoint)
+
+
+def test_a_finished_run_gives_its_result_again_and_trains_nothing(tmp_path: Path) -> None:
+    seen, hooks = keep_last(tmp_path / "kept")
+    first = fit(CNN, DrawnFeed(), replace(QUICK, epochs=1), hooks=hooks)
+    again = fit(CNN, DrawnFeed(), replace(QUICK, epochs=1), hooks=hooks, restore=tmp_path / "kept")
+    assert len(seen) == 1
+    assert again.history == first.history
+    for mine, theirs in zip(first.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_the_clock_makes_checkpoints_within_an_epoch(tmp_path: Path) -> None:
+    seen, hooks = keep_last(tmp_path / "kept")
+    feed = DrawnFeed(lanes=(25, 25))
+    fit(CNN, feed, replace(QUICK, epochs=1, checkpoint_minutes=0.0), hooks=hooks)
+    assert [record and record.epoch for record in seen] == [None, 1]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    seen, hooks = keep_last(tmp_path / "kept")
+
+    class Poisoned(DrawnFeed):
+        def training(self, epoch: int) -> Any:
+            made = super().training(epoch)
+            if epoch < 2:
+                return made
+            return replace(made, batches=lambda start: (replace(b, total_weight=0.0) for b in made.batches(start)))
+
+    with pytest.raises(TrainingDivergedError, match="at step 1 of epoch 2"):
+        fit(CNN, Poisoned(), QUICK, hooks=hooks)
+    assert [record and record.epoch for record in seen] == [1]
+    resumed = fit(CNN, DrawnFeed(), QUICK, restore=tmp_path / "kept")
+    assert [record.epoch for record in resumed.history] == [1, 2]
+
+
+def test_the_best_epoch_is_the_result_and_patience_ends_the_stage() -> None:
+    # From the second epoch on the labels are wrong.
+    class Turning(DrawnFeed):
+        def training(self, epoch: int) -> Any:
+            made = super().training(epoch)
+            if epoch == 1:
+                return made
+            return replace(made, batches=lambda start: (replace(b, labels=1 - b.labels) for b in made.batches(start)))
+
+    feed = Turning(lanes=(60,) * 4, lane_batch=4)
+    options = replace(QUICK, epochs=9, patience=2, schedule="constant")
+    result = fit(CNN, feed, options)
+    assert result.best < len(result.history) - 1 < 8
+    found = result.score(feed.validation())
+    losses = np.logaddexp(0, found.scores.logits) - found.labels * found.scores.logits
+    assert losses.mean() == pytest.approx(result.history[result.best].validation["loss"], abs=1e-5)
+
+
+def test_a_checkpoint_of_other_options_or_in_pieces_is_refused(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    _, hooks = keep_last(kept)
+    fit(CNN, DrawnFeed(), replace(QUICK, epochs=1), hooks=hooks)
+    with pytest.raises(ValueError, match=r"learning_rate: received 0.5, expected 0.003"):
+        fit(CNN, DrawnFeed(), replace(QUICK, epochs=1, learning_rate=0.5), restore=kept)
+    state = (kept / "state.json").read_text()
+    (kept / "state.json").write_text(json.dumps({**json.loads(state), "version": 0}))
+    with pytest.raises(ValueError, match="received version 0, expected 1"):
+        fit(CNN, DrawnFeed(), replace(QUICK, epochs=1), restore=kept)
+    (kept / "state.json").write_text(state[:-9])
+    with pytest.raises(ValueError, match=r"damaged checkpoint: received .*kept"):
+        fit(CNN, DrawnFeed(), replace(QUICK, epochs=1), restore=kept)
+    (kept / "state.json").write_text(state)
+    (kept / "optimizer.npz").write_bytes((kept / "optimizer.npz").read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"damaged checkpoint: received .*kept"):
+        fit(CNN, DrawnFeed(), replace(QUICK, epochs=1), restore=kept)
+
+
+def test_a_keras_of_another_backend_is_refused() -> None:
+    assert keras.backend.backend() == "tensorflow"
+    with pytest.raises(ValueError, match="received tensorflow, expected jax; set KERAS_BACKEND=jax"):
+        use_backend("jax")

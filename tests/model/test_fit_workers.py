@@ -1,0 +1,38 @@
+"""Two workers end with the weights of one, on both backends: real processes, uneven shards, short last batches."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.fit_run import FitSpec, in_processes, outcome
+
+# Three lanes on two workers: the second has one, which runs dry first; weights of 1, 2 and 3.
+FEED = {"lanes": (13, 6, 9), "lane_batch": 2}
+OPTIONS = {
+    "epochs": 2, "optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "clip_norm": 0.3, "ema": 0.9,
+    "weight_decay": 0.01, "label_smoothing": 0.1, "checkpoint_minutes": 0.0,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_two_workers_end_with_the_weights_of_one(backend: str, tmp_path: Path) -> None:
+    spec = FitSpec(
+        out=str(tmp_path / "one"),
+        network={"model": "cnn", "dense_units": (16,)},
+        options={**OPTIONS, "backend": backend},
+        feed=FEED,
+    )
+    in_processes(backend, [spec])
+    in_processes(backend, [replace(spec, out=str(tmp_path / "two"))], workers=2)
+    one, two, second = (outcome(tmp_path / name) for name in ("one", "two", "two-1"))
+    for alone, shared, other in zip(one.weights, two.weights, second.weights, strict=True):
+        np.testing.assert_allclose(shared, alone, rtol=0, atol=2e-5)
+        np.testing.assert_array_equal(other, shared)
+    np.testing.assert_allclose(two.logits, one.logits, rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(second.logits, two.logits)
+    for mine, theirs in zip(one.history, two.history, strict=True):
+        assert mine.loss == pytest.approx(theirs.loss, abs=1e-5)
+        assert mine.validation == pytest.approx(theirs.validation, abs=1e-5)
