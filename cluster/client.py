@@ -9,6 +9,7 @@ import ipaddress
 import json
 import logging
 import os
+import shlex
 import time
 import urllib.error
 import urllib.request
@@ -43,6 +44,12 @@ class Access:
     allow_open_cluster: bool = False
     """Use a cluster on another machine that asks for no token. Whoever reaches such a cluster can run commands on it
     with its rights, read what it reads and change what it writes."""
+
+    def spelled(self) -> str:
+        """These options as a person would repeat them, each after a space."""
+        given = {"--address": self.address, "--token-file": self.token_file}
+        words = [f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None]
+        return "".join(words) + (" --allow-open-cluster" if self.allow_open_cluster else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

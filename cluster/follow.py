@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
-from cluster.client import patiently
+from cluster.client import Access, patiently
 from cluster.console import Exit, say
 
 _POLL_S = 1.0
 _SAY_PENDING_AFTER_S = 10.0
 
 
-def follow(client: Any, job_id: str) -> int:
+def follow(client: Any, job_id: str, access: Access) -> int:
     """Prints the log from its start on standard output until the job ends.
 
     Returns:
@@ -26,18 +27,19 @@ def follow(client: Any, job_id: str) -> int:
     try:
         return _follow(client, job_id)
     except ConnectionError as error:
-        raise ConnectionError(f"{error}. If it runs still: fakesift jobs attach {job_id}") from error
+        raise ConnectionError(f"{error}. If it runs still: fakesift jobs attach {job_id}{access.spelled()}") from error
     except KeyboardInterrupt:
-        say(f"\ndetached; the job goes on.\n{hints(job_id)}")
+        say(f"\ndetached; the job goes on.\n{hints(job_id, access)}")
         return Exit.INTERRUPTED
 
 
-def hints(job_id: str) -> str:
+def hints(job_id: str, access: Access) -> str:
     """How to find the job again."""
+    rest = f"{job_id}{access.spelled()}"
     return (
-        f"  follow it    fakesift jobs attach {job_id}\n"
-        f"  look at it   fakesift jobs list {job_id}\n"
-        f"  stop it      fakesift jobs stop {job_id}"
+        f"  follow it    fakesift jobs attach {rest}\n"
+        f"  look at it   fakesift jobs list {rest}\n"
+        f"  stop it      fakesift jobs stop {rest}"
     )
 
 
@@ -68,20 +70,18 @@ def _tail(client: Any, job_id: str, printed: int) -> int:
     """Prints what comes after the first `printed` characters, until the stream ends or breaks."""
     import aiohttp
 
-    async def tail() -> int:
+    async def tail() -> None:
+        nonlocal printed
         seen = 0
-        try:
-            async for text in client.tail_job_logs(job_id):
-                if seen + len(text) > state[0]:
-                    _print(text[max(0, state[0] - seen) :])
-                seen += len(text)
-                state[0] = max(state[0], seen)
-        except (RuntimeError, aiohttp.ClientError, OSError):
-            pass  # a broken stream: whoever called asks how the job is, and comes back
-        return state[0]
+        async for text in client.tail_job_logs(job_id):
+            _print(text[max(0, printed - seen) :])
+            seen += len(text)
+            printed = max(printed, seen)
 
-    state = [printed]
-    return asyncio.run(tail())
+    # A broken stream is no news of the job: whoever called asks how it is, and comes back.
+    with suppress(RuntimeError, aiohttp.ClientError, OSError):
+        asyncio.run(tail())
+    return printed
 
 
 def _print(text: str) -> None:

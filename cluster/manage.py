@@ -113,7 +113,7 @@ def attach(options: AttachOptions) -> int:
     """Follows the log."""
     client = open_client(options)
     _details(client, options.job)
-    return follow(client, options.job)
+    return follow(client, options.job, options)
 
 
 def stop(options: StopOptions) -> int:

@@ -24,7 +24,15 @@ from cluster.no_secrets import passed_variables, refuse_secrets
 from cluster.ship import locked_dependencies, staged_code
 
 # The jobs that may be sent, and whether they run tasks of their own and so take `--address`.
-JOBS = {"preprocess": True, "score": True, "plan": True, "status": False, "verify": False, "purge": False}
+JOBS = {
+    "preprocess": True,
+    "train": True,
+    "score": True,
+    "plan": True,
+    "status": False,
+    "verify": False,
+    "purge": False,
+}
 _STOP_PATIENCE_S = 30
 _LIVING = {"PENDING", "RUNNING"}
 
@@ -85,9 +93,9 @@ def submit(options: SubmitOptions, command: JobCommand) -> int:
         job_id = _send(client, command, environment)
         say(f"submitted {job_id}: {command.entrypoint()}")
     if options.follow:
-        return follow(client, job_id)
+        return follow(client, job_id, options)
     print(job_id)
-    say(hints(job_id))
+    say(hints(job_id, options))
     return Exit.OK
 
 

@@ -1,4 +1,4 @@
-"""The demo: draws a corpus and preprocesses it on an embedded Ray. No download, no service, no photographs.
+"""The demo: draws a corpus, preprocesses it and trains on it, on an embedded Ray. No download, no service, no photos.
 
 fakesift demo demo
 fakesift demo elsewhere --workers 1
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -17,6 +17,8 @@ from jobs.console import Exit, guarded, parse, say, shown
 from jobs.demo_corpus import draw_with_bar
 from jobs.preprocess import preprocess
 from jobs.preprocess_options import PreprocessOptions
+from jobs.train import train
+from jobs.train_options import TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +32,27 @@ class DemoOptions:
 
 
 def demo(options: DemoOptions) -> Exit:
-    """Draws what is not drawn yet, then preprocesses what is not done yet."""
-    corpus, faces = Path(options.folder, "corpus"), Path(options.folder, "faces")
-    say(f"1/2  fakesift demo-corpus {corpus}    (the first time a minute)")
+    """Draws what is not drawn yet, then does what is not done yet, job after job."""
+    corpus, faces, model = (Path(options.folder, name) for name in ("corpus", "faces", "model"))
+    say(f"1/3  fakesift demo-corpus {corpus}    (the first time a minute)")
     draw_with_bar(corpus, DrawOptions())
-    say(f"2/2  fakesift preprocess {corpus} {faces}")
-    return preprocess(PreprocessOptions(input=str(corpus), output=str(faces), workers=options.workers))
+    say(f"2/3  fakesift preprocess {corpus} {faces}")
+    code = preprocess(PreprocessOptions(input=str(corpus), output=str(faces), workers=options.workers))
+    if code is not Exit.OK:
+        return code
+    shown = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in _TRAINING.items())
+    say(f"3/3  fakesift train {faces} {model} {shown}    (a minute or two)")
+    return train(TrainOptions(places=(str(faces), str(model)), **_TRAINING))
+
+
+_TRAINING: dict[str, Any] = {
+    "model": "cnn",
+    "epochs": 12,
+    "learning_rate": 0.002,
+    "batch_size": 16,
+    "balance": "weights",
+}
+"""A hundred drawn faces teach little: it shows the way, and how wide the intervals then are."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from batch.shards.commit import Commit
+
 METRICS: Mapping[str, tuple[Literal["counter", "gauge"], str, tuple[str, ...]]] = {
     "fakesift_units": ("counter", "Units of work committed", ("job_name",)),
     "fakesift_videos": ("counter", "Videos or images with an outcome", ("job_name", "outcome")),
@@ -45,6 +47,11 @@ class JobMetrics:
         self._add("fakesift_faces", faces)
         self._add("fakesift_bytes_read", bytes_read)
         self._add("fakesift_requests", requests)
+
+    def commit(self, commit: Commit) -> None:
+        """Counts a unit of preprocessing."""
+        faces = 0 if commit.faces is None else commit.faces.rows
+        self.unit(reasons=commit.reasons, faces=faces, bytes_read=commit.bytes_read, requests=commit.requests)
 
     def step(self, *, loss: float, images_per_second: float) -> None:
         """Sets how training stands."""

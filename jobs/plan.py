@@ -147,6 +147,7 @@ class _Counted:
         self.size_bytes = 0
 
     def watch(self, videos: Iterable[VideoRef]) -> Iterable[VideoRef]:
+        """The same videos."""
         for video in videos:
             self.videos += 1
             self.size_bytes += video.size_bytes

@@ -35,6 +35,7 @@ from batch.storage.open import open_storage, probe_put_if_absent
 from batch.storage.s3 import S3Options
 from jobs.console import EXIT_CODES, Exit, guarded, parse, say
 from jobs.fanout import fan_out
+from jobs.metrics import JobMetrics
 from jobs.preprocess_options import PreprocessOptions
 from jobs.progress import Progress, progress
 from jobs.session import check_seen_by_all, ray_session
@@ -157,9 +158,11 @@ def _extract(
         extractor = Extractor(source=source, options=options.face_options(), pictures=not options.no_pictures)
         shared = (extractor, options.limits(), sink)
         limit = options.workers if options.address else None
+        metrics = JobMetrics("preprocess")
         with under_way(), closing(fan_out(ray, task, shared, itertools.chain([first], pending), limit)) as reports:
             for report in reports:
                 state.fresh.append(report.commit.unit)
+                metrics.commit(report.commit)
                 _note(report.commit, state, bar)
                 if options.too_many_faults(state.faults.total(), state.seen):
                     top = ", ".join(f"{name} {n}" for name, n in state.faults.most_common(3))

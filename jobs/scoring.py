@@ -57,6 +57,16 @@ class Shared:
     recipe: Recipe
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookReport:
+    """What an extraction task tells the driver."""
+
+    taken: int
+    """How many of the unit's items were looked at."""
+    refused: str | None = None
+    """The error of an INPUT that refuses access. A result, not an exception: the task has no other fault."""
+
+
 @dataclass(slots=True)
 class Refused:
     """INPUTs whose objects may not be read, with the error: their units are dropped."""
@@ -107,17 +117,20 @@ class Scorer:
         return write_unit(self._shared.sink, unit, looked, tables, self._shared.recipe, seconds)
 
 
-def look_task(shared: Shared, unit: ScoreUnit) -> tuple[int, Looked]:
-    """The body of an extraction task: how many of the unit's items were looked at, and what they hold."""
+def look_task(shared: Shared, unit: ScoreUnit) -> tuple[LookReport, Looked | None]:
+    """The body of an extraction task: what the driver is told, and what goes to an actor."""
     options = shared.extractor.options
     if unit.kept is not None:
         recalled = recall(shared.sink, unit, options.crop.crop_size)
         if recalled is not None:
-            return len(unit.items), recalled
+            return LookReport(taken=len(unit.items)), recalled
     isolated = _isolated(pickle.dumps((shared.extractor, shared.limits)))
     isolated.announce(videos_of(unit))
-    looked, taken = look(unit, isolated, options.crop.crop_size, keep_encoded=shared.recipe.keep_crops)
-    return taken, looked
+    try:
+        looked, taken = look(unit, isolated, options.crop.crop_size, keep_encoded=shared.recipe.keep_crops)
+    except AccessError as error:
+        return LookReport(taken=0, refused=str(error)), None
+    return LookReport(taken=taken), looked
 
 
 @lru_cache(maxsize=1)
@@ -156,7 +169,7 @@ class ScoringPool:
         """
         stream = _Stream(units)
         looking: dict[Any, tuple[ScoreUnit, Any]] = {}
-        scoring: dict[Any, tuple[int, int]] = {}
+        scoring: dict[Any, int] = {}
         try:
             while True:
                 self._fill(stream, looking, scoring)
@@ -169,8 +182,7 @@ class ScoringPool:
                     if reference in looking:
                         self._hand_over(reference, looking, scoring, stream)
                     elif reference in scoring:
-                        actor, _ = scoring.pop(reference)
-                        self._given[actor] -= 1
+                        self._given[scoring.pop(reference)] -= 1
                         with self._errors():
                             yield self._ray.get(reference)
                     else:
@@ -196,19 +208,18 @@ class ScoringPool:
     def _hand_over(self, reference: Any, looking: dict[Any, Any], scoring: dict[Any, Any], stream: _Stream) -> None:
         """Gives what was extracted to the actor with the least to do."""
         unit, looked = looking.pop(reference)
-        try:
-            with self._errors():
-                taken = self._ray.get(reference)
-        except AccessError as error:
-            self.refused.inputs.setdefault(unit.input, str(error))
+        with self._errors():
+            told: LookReport = self._ray.get(reference)
+        if told.refused is not None:
+            self.refused.inputs.setdefault(unit.input, told.refused)
             self.refused.items += len(unit.items)
             return
-        if taken < len(unit.items):
-            stream.put_back(make_unit(unit.items[taken:], self._salt))
-            unit = make_unit(unit.items[:taken], self._salt)
+        if told.taken < len(unit.items):
+            stream.put_back(make_unit(unit.items[told.taken :], self._salt))
+            unit = make_unit(unit.items[: told.taken], self._salt)
         actor = min(range(len(self._actors)), key=lambda number: self._given[number])
         self._given[actor] += 1
-        scoring[self._actors[actor].score.remote(looked, unit)] = actor, taken
+        scoring[self._actors[actor].score.remote(looked, unit)] = actor
 
     def _actor(self, bundle: Bundle, shared: Shared, place: Mapping[str, Any]) -> Any:
         made = self._ray.remote(

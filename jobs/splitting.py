@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from batch.model.fingerprint import FINGERPRINT, Fingerprint, fingerprint_of
+from batch.model.groups import group_faces, largest_group
 from batch.model.identity import IdentityOptions, same_people
 from batch.model.near_duplicates import find_duplicates
 from batch.model.records import FaceIndex, Split
@@ -50,6 +51,8 @@ def _make(ray: Any, options: SplitOptions, index: FaceIndex, output: Storage) ->
         identity = IdentityOptions()
         say("encoding faces of real clips, to tell people apart")
         people = same_people(index, encode_people(ray, index, output, identity.faces_a_track), identity)
+        largest = largest_group(index, group_faces(index, pairs=people))
+        say(f"largest group: {largest.faces} faces ({largest.share:.1%}), as in {', '.join(largest.sources[:3])}")
     split = make_split(index, options, duplicates=duplicates, people=people)
     learnt_from = np.sort(np.concatenate([split.rows(Split.TRAIN), split.rows(Split.VALIDATION)]))
     fingerprint: Fingerprint = fingerprint_of(index, learnt_from, looks)

@@ -6,7 +6,8 @@ trained on. A bad file is an outcome, never an exception; what propagates is a b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -95,13 +96,8 @@ def _look(
         with clock.stage("open"):
             way = decode_image(file, options.frames) if is_image(video.key) else decode(file, options.frames, clock)
             decoded = stack.enter_context(way)
-        while True:
-            with clock.stage("decode"):
-                frame = next(decoded.frames, None)
-            if frame is None:
-                break
-            with clock.stage("detect"):
-                found = tally.add(frame, detector.detect(frame), options)
+        for frame, seen in _detections(decoded.frames, detector, clock):
+            found = tally.add(frame, seen, options)
             with clock.stage("crop"):
                 tracks = tracker.assign(found)
                 rows += [
@@ -123,6 +119,20 @@ def _look(
         faces=tuple(rows) if reason is Reason.KEPT else (),
         example=example,
     )
+
+
+def _detections(
+    frames: Iterator[DecodedFrame], detector: Detector, clock: Clock
+) -> Iterator[tuple[DecodedFrame, list[Detection]]]:
+    """Each frame with its faces; as many frames in memory as the detector takes at once."""
+    while True:
+        with clock.stage("decode"):
+            batch = list(itertools.islice(frames, detector.batch_frames))
+        if not batch:
+            return
+        with clock.stage("detect"):
+            found = detector.detect_many(batch)
+        yield from zip(batch, found, strict=True)
 
 
 class _Tally:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".heic", ".heif")
 _HEIF = (".heic", ".heif")
 # Only what the suffixes promise: Pillow knows 40 formats more, each with a parser that a stranger's file would reach.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "HEIF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "HEIF")
 _CUT_SHORT = ("truncated", "broken data stream", "unexpected end", "not enough image data")
 
 
@@ -76,7 +76,7 @@ def _guarded(frames: Iterator[DecodedFrame]) -> Iterator[DecodedFrame]:
 def _open(file: Any) -> Image:
     from PIL import Image
 
-    _register_heif()
+    _load_parsers()
     with warnings.catch_warnings():
         # Pillow warns of what is refused here by a smaller limit.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -104,6 +104,7 @@ def _frames(picture: Image, numbers: list[int]) -> Iterator[DecodedFrame]:
     for number in numbers:
         for passed in range(at, number):
             picture.seek(passed)
+            picture.load()  # the duration of a WebP's frame is known with its pixels alone
             shown_s += float(picture.info.get("duration", 0)) / 1000
         at = number
         picture.seek(number)
@@ -138,7 +139,11 @@ def _has_heif() -> bool:
 
 
 @cache
-def _register_heif() -> None:
+def _load_parsers() -> None:
+    """Pillow loads the rest of its parsers by itself only where no formats are named."""
+    from PIL import Image
+
+    Image.init()
     if _has_heif():
         importlib.import_module("pillow_heif").register_heif_opener()
 

@@ -81,6 +81,7 @@ def _application(name: str) -> Callable[[str | None, int], keras.Model]:
     """A network of `keras.applications`, without its top."""
 
     def build(weights: str | None, side: int) -> keras.Model:
+        """The network for pixels of shape (side, side, 3)."""
         import keras
 
         make = getattr(keras.applications, name)

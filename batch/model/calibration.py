@@ -148,10 +148,10 @@ def _isotonic(x: Floats, y: npt.NDArray[np.int64], w: Floats, why: str) -> Calib
     if len(knots_x) > _MAX_KNOTS:
         kept = np.unique(np.linspace(0, len(knots_x) - 1, _MAX_KNOTS).astype(np.int64))
         knots_x, knots_y = knots_x[kept], knots_y[kept]
-    # The outermost steps end at the outermost faces, a little further on than their own probability.
+    # The outermost steps go on rising, up to half the way to certainty at the outermost faces.
     ends = (min(float(x.min()), knots_x[0] - 1e-3), max(float(x.max()), knots_x[-1] + 1e-3))
     knots_x = np.concatenate([ends[:1], knots_x, ends[1:]])
-    knots_y = np.concatenate([[min(bound, knots_y[0])], knots_y, [max(1 - bound, knots_y[-1])]])
+    knots_y = np.concatenate([[knots_y[0] / 2], knots_y, [(knots_y[-1] + 1) / 2]])
     return Calibration(kind="isotonic", logits=tuple(knots_x.tolist()), probabilities=tuple(knots_y.tolist()), why=why)
 
 

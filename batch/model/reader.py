@@ -134,21 +134,21 @@ class FaceReader:
     def _start(
         self, plan: EpochPlan, feeds: list[_Feed], step: int, epoch: int, training: bool, pool: ThreadPoolExecutor
     ) -> _Pending:
-        """An empty batch, and the work that fills it."""
+        """A batch with all but its pictures, and the work that fills those in."""
         batch = _empty(plan.places(self._workers), self.side, float(plan.total_weights[step]))
-        tasks = []
+        work = []
         for number, feed in enumerate(feeds):
             lane, first = feed.lane, step * plan.lane_batch
-            taken = slice(first, min(first + plan.lane_batch, len(lane)))
-            for part, crops in feed.take(taken):
+            for part, crops in feed.take(slice(first, min(first + plan.lane_batch, len(lane)))):
                 start = number * plan.lane_batch + part.start - first
                 places = slice(start, start + part.stop - part.start)
                 batch.rows[places], batch.labels[places] = lane.rows[part], lane.labels[part]
                 batch.weights[places] = lane.weights[part]
-                if training:
-                    batch.draws[places] = draw(self._options.augment, self._options.seed, epoch, lane.rows[part])
-                tasks.append(pool.submit(self._fill, batch, places, crops, lane.synthetic[part], epoch))
-        return _Pending(batch=batch, tasks=tasks)
+                work.append((places, crops, lane.synthetic[part]))
+        if training:
+            used = batch.rows != UNUSED  # once a batch: a call takes 0.3 ms, whether for 2 faces or for 100
+            batch.draws[used] = draw(self._options.augment, self._options.seed, epoch, batch.rows[used])
+        return _Pending(batch=batch, tasks=[pool.submit(self._fill, batch, *each, epoch) for each in work])
 
     def _fill(
         self, batch: Batch, places: slice, fetched: Future[Crops], synthetic: npt.NDArray[np.bool_], epoch: int

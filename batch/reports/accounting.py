@@ -83,7 +83,7 @@ def accounting(summary: Summary, outcomes: Outcomes) -> Accounting:
     rows = tuple(
         LegendRow(
             colour=colours[code],
-            name=_words(code),
+            name=reason_words(code),
             code=code,
             value=counts[code],
             text=count(counts[code]),
@@ -117,13 +117,15 @@ def unkept(outcomes: Outcomes, counts: Mapping[str, int]) -> tuple[UnkeptGroup, 
             UnkeptRow(
                 folder=video.uri[: video.uri.rfind("/") + 1],
                 name=video.uri[video.uri.rfind("/") + 1 :],
-                detail=_cut(video.detail),
+                detail=short_detail(video.detail),
                 picture=thumbnail(video.example, _EXAMPLE_PX) if video.example else None,
             )
             for video in found
         )
         total = counts[code]
-        groups.append(UnkeptGroup(code=code, name=_words(code), total=total, rest=max(0, total - len(rows)), rows=rows))
+        groups.append(
+            UnkeptGroup(code=code, name=reason_words(code), total=total, rest=max(0, total - len(rows)), rows=rows)
+        )
     return tuple(groups)
 
 
@@ -132,10 +134,11 @@ def remarks(corpus: Mapping[str, int]) -> tuple[tuple[int, str], ...]:
     return tuple((number, _REMARKS.get(name, name.replace("_", " "))) for name, number in corpus.items() if number)
 
 
-def _words(code: str) -> str:
+def reason_words(code: str) -> str:
     """A reason in words; a code that this version does not know stays as it is."""
     return next((words for reason, words in _WORDS.items() if reason == code), code)
 
 
-def _cut(text: str) -> str:
+def short_detail(text: str) -> str:
+    """At most 300 letters of it."""
     return text if len(text) <= _MAX_DETAIL else f"{text[: _MAX_DETAIL - 1]}…"

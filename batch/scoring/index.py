@@ -99,7 +99,8 @@ class LedgerIndex:
 
     def vanished(self, roots: Iterable[str]) -> int:
         """Objects of these INPUTs that were looked at once and are not listed any more. Ask when all were listed."""
-        wanted = {place for place, name in enumerate(self._input_names) if name in set(roots)}
+        named = set(roots)
+        wanted = {place for place, name in enumerate(self._input_names) if name in named}
         return int(np.sum(~self._seen & np.isin(self._inputs, list(wanted))))
 
     def _look_up(self, number: int, root_uri: str, page: Sequence[tuple[StoredObject, bool]]) -> Iterator[Item | None]:

@@ -7,11 +7,19 @@ box cut out, resized to 224 x 224 and written as PNG by `cv2.imencode`. FOLDER d
 that is present, else a small drawn corpus. All run in one thread of one process, turn by turn on each clip; the ratio
 is of CPU seconds. Decisions are no face, one, several; IoU is of boxes on clips where both found one face.
 
-What dominates `cascade` (py-spy, 53 real clips of 360p to 1080p, share of the samples): the proposal network 31%, in
-two passes a wide frame; dlib's HOG on the patches 16%; decoding the one packet 15%; PNG 7%; resizing for the network
-5%; FFmpeg's reading of the index 3%. The floor is one packet's decode, one network pass and the crop's encoding, about
-half of what is spent. At 1080p the network, the patches and their resizing take two thirds, and the second pass is
-what finds small faces beside large ones; a single pass was tried and missed 65% of faces of a tenth of the height.
+What dominates `cascade` at 1080p, of 28 ms of CPU a clip (py-spy and thread clocks, 17 real clips): two passes of the
+network 9.0 ms, 2.5 passes on average, since a frame without a face takes four; dlib's HOG on the patches and, where
+nothing was found, on the reduced frame 6.1; decoding the one packet 6.2; PNG 1.6; reducing the frame for the network
+1.0; cutting and scaling the crop 0.6; opening, FFmpeg's part of it 0.6, 1.0 in all. The floor is one packet's decode
+(6.2), the two passes that cover a wide frame (2 x 3.3), dlib on one patch (2.5) and the crop's encoding (2.0): 17 ms.
+Bytes are no part of it: 0.2 MB a clip are 2 ms on a line of 1 Gbit/s and are fetched early. A second pass cannot be
+spared where the first is sure, as it looks at another part of the frame; `batch/faces/cascade.py` has what was tried.
+
+`--frames 16`: half of a clip's time is decoding, because all frames that wanted ones refer to are decoded; those that
+none refers to are skipped (57% of the time, the same pixels). Following faces between frames was tried: dlib on a patch
+around the last frame's box, the whole cascade on every 4th frame and where a face was lost. Detecting takes 112 ms a
+clip instead of 213, an eighth of the whole, and 13 of 432 frames then hold another number of faces, 10 of them fewer:
+somebody who comes in is not seen. So every frame is looked at, and a `track_id` is given by place and size.
 """
 
 from __future__ import annotations
@@ -89,7 +97,8 @@ def main() -> None:
 
 def drawn(scratch: Path) -> Path:
     """A small drawn corpus."""
-    from batch.corpus.draw.corpus import DrawOptions, draw_corpus
+    from batch.corpus.draw.corpus import draw_corpus
+    from batch.corpus.draw.options import DrawOptions
 
     draw_corpus(scratch / "corpus", DrawOptions(identities=6, parts=1))
     return scratch / "corpus"
@@ -122,7 +131,9 @@ def measure(folder: Path, minimum_height: int, frames: int | Literal["first"]) -
             start = time.process_time()
             parquet_bytes(faces_table(results[name], source.root, ""))
             stages[name]["write"] += time.process_time() - start  # type: ignore[assignment]  # floats add as well
-    report(cpu, wall, stages, results, expected)
+    report(cpu, wall, stages, len(refs))
+    if frames == "first":  # The reference recipe looks at no other.
+        agreement(results, expected)
 
 
 @contextmanager
@@ -146,22 +157,19 @@ def warm_up(path: Path, ref: VideoRef, source: Storage, methods: Mapping[Detecto
         extract_video(source, ref, options, pictures=False)
 
 
-def report(
-    cpu: Counter[str],
-    wall: Counter[str],
-    stages: dict[str, Counter[str]],
-    results: dict[str, list[VideoResult]],
-    expected: list[tuple[str, list[Box]]],
-) -> None:
-    """Prints the table, the agreement and the clips that differ."""
-    count = len(expected)
+def report(cpu: Counter[str], wall: Counter[str], stages: dict[str, Counter[str]], count: int) -> None:
+    """Prints the table."""
     names = ("read", "open", "decode", "detect", "crop", "encode", "write")
     print(f"{count} clips; milliseconds a clip")
     print(f"{'':<10} {'CPU':>8} {'wall':>8} {'ratio':>7}   " + " ".join(f"{name:>8}" for name in names))
-    for method in ("reference", *results):
+    for method in ("reference", *stages):
         split = " ".join(f"{stages[method][name] / count * 1e3:8.2f}" for name in names) if method in stages else ""
         ratio = cpu["reference"] / cpu[method]
         print(f"{method:<10} {cpu[method] / count * 1e3:8.1f} {wall[method] / count * 1e3:8.1f} {ratio:7.1f}   {split}")
+
+
+def agreement(results: Mapping[str, list[VideoResult]], expected: list[tuple[str, list[Box]]]) -> None:
+    """Prints which decisions and boxes are the reference's, and the clips that differ."""
     for method, found in results.items():
         differ = [
             f"  {key}: reference {len(boxes)}, {method} {result.faces_found} ({result.reason})"
@@ -173,7 +181,7 @@ def report(
             for (_, boxes), result in zip(expected, found, strict=True)
             if len(boxes) == 1 and result.reason is Reason.KEPT and len(result.faces) == 1
         ] or [float("nan")]
-        same = 1 - len(differ) / count
+        same = 1 - len(differ) / len(expected)
         ways = dict(Counter(result.decoded_by for result in found))
         print(f"{method}: {same:.1%} same decisions, mean IoU {np.mean(overlaps):.3f}, decoded by {ways}")
         print(*differ, sep="\n")

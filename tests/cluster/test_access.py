@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.client import Access, RefusedError, Target, connect, find_target, patiently
+from cluster.follow import hints
 from cluster.no_secrets import passed_variables, refuse_secrets
 from cluster.ship import ROOT, locked_dependencies, staged_code
 from cluster.submit import JOBS, JobCommand, split_command
@@ -196,3 +197,9 @@ def test_the_start_up_race_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> Non
 
     with pytest.raises(RuntimeError, match="400"):
         patiently(wrong)
+
+
+def test_hints_repeat_what_names_the_cluster() -> None:
+    access = Access(address="http://head:8265", token_file=Path("a token"))
+    assert "fakesift jobs attach job-1 --address http://head:8265 --token-file 'a token'" in hints("job-1", access)
+    assert "fakesift jobs stop job-1\n" in f"{hints('job-1', Access())}\n"

@@ -98,9 +98,12 @@ def test_a_part_equals_a_slice_of_the_whole(tmp_path: Path, pix_fmt: str) -> Non
         assert (part == whole).all()
 
 
+@pytest.mark.parametrize(
+    "options", [{"g": "10"}, {"g": "48", "bf": "3"}, {"g": "48", "bf": "8", "x264-params": "b-pyramid=strict"}]
+)
 @pytest.mark.parametrize("count", [1, 4, 12])
-def test_even_frames_are_those_shown_at_the_middles(tmp_path: Path, count: int) -> None:
-    path = clip(tmp_path / "plain.mp4", frames=48, options={"g": "10"})
+def test_even_frames_are_those_shown_at_the_middles(tmp_path: Path, count: int, options: dict[str, str]) -> None:
+    path = clip(tmp_path / "plain.mp4", frames=48, noise=20, options=options)
     frames = frames_of(path, count)[2]
     expected = [int((2 * number + 1) * 48 / (2 * count)) for number in range(count)]
     assert [frame.index for frame in frames] == expected

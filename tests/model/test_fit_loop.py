@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,18 @@ import keras
 import numpy as np
 import pytest
 
+from batch.model.augment import apply
 from batch.model.fit.engine import use_backend
+from batch.model.fit.feed import ReaderFeed
 from batch.model.fit.loop import Hooks, StepReport, TrainingDivergedError, fit
 from batch.model.fit.options import FitOptions
 from batch.model.network import NetworkOptions, build_network
+from batch.model.plan import DataOptions
+from batch.model.reader import FaceReader
 from batch.model.records import EpochRecord
+from batch.storage.local import LocalStorage
 from tests.support.drawn_faces import DrawnFeed
+from tests.support.face_shards import write_index
 from tests.support.fit_run import FitSpec, outcome, run
 
 CNN = NetworkOptions(model="cnn")
@@ -153,6 +160,22 @@ def test_a_checkpoint_of_other_options_or_in_pieces_is_refused(tmp_path: Path) -
     (kept / "optimizer.npz").write_bytes((kept / "optimizer.npz").read_bytes()[:500])
     with pytest.raises(ValueError, match=r"damaged checkpoint: received .*kept"):
         fit(CNN, DrawnFeed(), replace(QUICK, epochs=1), restore=kept)
+
+
+def test_it_trains_on_shards_through_the_reader_with_augmentation(tmp_path: Path) -> None:
+    labels = [[0, 1] * 6, [1] * 7 + [0] * 4]
+    index = write_index(LocalStorage(tmp_path), labels)
+    data = DataOptions(batch_size=4, augment="robust")
+    train, held_out = np.arange(12), np.arange(12, 23)
+    with FaceReader(index, data) as reader:
+        feed = ReaderFeed(reader, index, train, held_out, data)
+        seen: list[StepReport] = []
+        result = fit(CNN, feed, QUICK, hooks=Hooks(on_step=seen.append), augment=partial(apply, recipe="robust"))
+        found = result.score(feed.scan(held_out))
+    assert [(report.step, report.steps) for report in seen] == [(1, 3), (2, 3), (3, 3)] * 2
+    assert found.scores.rows.tolist() == held_out.tolist()
+    assert found.labels.tolist() == labels[1]
+    assert set(result.history[-1].validation) == {"loss", "accuracy", "auc"}
 
 
 def test_a_keras_of_another_backend_is_refused() -> None:

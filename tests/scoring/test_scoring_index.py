@@ -119,9 +119,10 @@ def test_vanished_objects_are_counted_for_the_inputs_at_hand(
     later = planner(sink, bucket)
     assert not list(later.items())
     assert later.vanished() == 1
-    both = planner(sink, bucket, LocalStorage(tmp_path / "other"))
+    other.delete("z.png")
+    both = planner(sink, bucket, other)
     assert not list(both.items())
-    assert both.vanished() == 1
+    assert both.vanished() == 2
     filtered = planner(sink, bucket, filters=FilterOptions(exclude=("b*",)))
     assert not list(filtered.items())
     assert (filtered.filtered, filtered.vanished()) == (1, 1)

@@ -60,7 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.gets += 1
         if "list-type=2" in self.path:
             rows = "".join(
-                f'<Contents><Key>{key}</Key><Size>1</Size><ETag>"x"</ETag></Contents>'
+                f'<Contents><Key>{key}</Key><Size>1</Size><ETag>"x"</ETag>'
+                "<LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
                 for key in self.server.keys_listed
             )
             return self.answer(200, f"<ListBucketResult>{rows}</ListBucketResult>".encode())

@@ -102,7 +102,7 @@ def in_processes(backend: str, specs: Sequence[FitSpec], workers: int = 1) -> No
     for rank in range(workers):
         spec = {"rank": rank, "workers": workers, "port": ports[0], "specs": [asdict(spec) for spec in specs]}
         command = [sys.executable, "-m", "tests.support.fit_run", json.dumps(spec)]
-        environment = {**os.environ, **_environment(backend, rank, ports)}
+        environment = {**os.environ, **environment_of(backend, rank, ports)}
         started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
     try:
         for process in started:
@@ -126,25 +126,29 @@ def free_ports(count: int) -> list[int]:
     raise OSError("no free port")
 
 
-def _environment(backend: str, rank: int, ports: list[int]) -> dict[str, str]:
-    """Variables that put a process in its place."""
+def environment_of(backend: str, rank: int, ports: list[int], device: str = "cpu") -> dict[str, str]:
+    """Variables that put a process in its place; `device` is cpu or cuda."""
     environment = {"KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
     if backend == "jax":
-        return {**environment, "JAX_PLATFORMS": "cpu", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
+        return {**environment, "JAX_PLATFORMS": device, "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
     if len(ports) > 1:
         cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
         environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": rank}})
     return environment
 
 
+def join(rank: int, workers: int, port: int) -> None:
+    """Let JAX's processes find each other; TensorFlow's do by TF_CONFIG."""
+    if os.environ["KERAS_BACKEND"] == "jax" and workers > 1:
+        import jax
+
+        jax.distributed.initialize(f"127.0.0.1:{port}", workers, rank)
+
+
 def main(text: str) -> None:
     """Entry of a process."""
     given = json.loads(text)
-    if os.environ["KERAS_BACKEND"] == "jax" and given["workers"] > 1:
-        import jax
-
-        address = f"127.0.0.1:{given['port']}"
-        jax.distributed.initialize(address, given["workers"], given["rank"])
+    join(given["rank"], given["workers"], given["port"])
     for spec in given["specs"]:
         run(FitSpec(**spec), given["rank"], given["workers"])
 

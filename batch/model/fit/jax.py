@@ -129,6 +129,7 @@ class JaxEngine:
         images, labels, weights, draws, total_weight, learning_rate, decay = given
 
         def loss_of(trainable: list[jax.Array]) -> tuple[jax.Array, list[jax.Array]]:
+            """Global loss, and new values of what is not trained."""
             pixels = self._augment(images, draws) if self._augment else images
             logits, fixed = self._logits.stateless_call(trainable, state.fixed, pixels, training=True)
             loss = weighted_loss(logits[:, 0], labels, weights, total_weight, self._options.label_smoothing)

@@ -1,0 +1,227 @@
+"""A run's commits in, what its page names one by one out: the most suspicious items, and some of the unscored.
+
+One pass in fixed memory, whatever the run's size: a heap of K rows, and a few rows a reason. A unit whose histogram
+has nothing to offer is not opened at all. What the bundle calls likely real is never among the suspicious: nobody has
+to look at those faces.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch.model.thresholds import Band
+from batch.records import Box
+from batch.schemas import ITEMS_VERSION, TRACKS_VERSION
+from batch.scoring.commit import ScoreCommit
+from batch.scoring.ledger import read_groups
+from batch.scoring.tables import BINS
+from batch.shards.commit import DataFile
+from batch.storage.base import Storage
+
+MOST_SUSPECTS = 24
+ROWS_A_REASON = 8
+_MOST_TRACKS = 4
+_LIKELY_REAL: Band = "likely real"
+_COLUMNS = (
+    "uri", "input", "key", "media", "size_bytes", "etag", "probability", "uncertainty", "band", "reason", "detail",
+    "tracks", "faces", "frames_seen", "top_track", "same_as", "duration_s", "width_px", "height_px", "fingerprint",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameScore:
+    """A face in one frame."""
+
+    frame_index: int
+    pts_s: float
+    probability: float
+    face_box_px: Box
+    crop_box_px: Box
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """A face that was followed through an item."""
+
+    track_id: int
+    probability: float
+    frames: tuple[FrameScore, ...]
+    """In order of time."""
+
+    @property
+    def top(self) -> FrameScore:
+        """The frame that looks most like a fake; the first of equal ones."""
+        return max(self.frames, key=lambda frame: frame.probability)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """An item that a person should look at."""
+
+    uri: str
+    input: str
+    key: str
+    media: str
+    size_bytes: int
+    etag: str
+    probability: float
+    uncertainty: float | None
+    band: str
+    faces: int
+    tracks: int
+    frames_seen: int
+    same_as: str | None
+    """The item that was scored in its stead, if it was on an earlier night."""
+    duration_s: float | None
+    width_px: int | None
+    height_px: int | None
+    others: int = 0
+    """Further items of this run with the same content."""
+    followed: tuple[Followed, ...] = ()
+    """Up to four, the most suspicious first; none where the item was scored under another name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unscored:
+    """An item without a score."""
+
+    uri: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What of a run is named one by one."""
+
+    suspects: tuple[Suspect, ...]
+    """The most suspicious first."""
+    unscored: Mapping[str, tuple[Unscored, ...]]
+    """Up to `ROWS_A_REASON` by reason."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A row in the heap."""
+
+    row: dict[str, Any]
+    tracks: DataFile | None
+    others: int = 0
+
+
+def find(sink: Storage, commits: Iterable[ScoreCommit], *, most: int = MOST_SUSPECTS) -> Findings:
+    """Goes through a run.
+
+    Raises:
+        DamagedError: for a table that cannot be what was written.
+    """
+    top = _Top(most)
+    unscored: dict[str, list[Unscored]] = defaultdict(list)
+    for commit in commits:
+        lacking = {name for name in commit.reasons if len(unscored[name]) < ROWS_A_REASON}
+        if not lacking and not top.may_want(commit):
+            continue
+        for group in read_groups(sink, commit.items, ITEMS_VERSION, _COLUMNS):
+            for row in group.filter(top.mask(group)).to_pylist():
+                top.offer(row, commit.tracks)
+            for row in group.filter(pc.is_in(group["reason"], value_set=pa.array(sorted(lacking)))).to_pylist():
+                if len(unscored[row["reason"]]) < ROWS_A_REASON:
+                    unscored[row["reason"]].append(Unscored(uri=row["uri"], detail=row["detail"]))
+    return Findings(
+        suspects=_with_tracks(sink, top.ranked()),
+        unscored={name: tuple(rows) for name, rows in unscored.items() if rows},
+    )
+
+
+class _Top:
+    """The K most suspicious contents. What fell out never comes back, since the bound only rises."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: dict[str, _Held] = {}
+        self._order: list[tuple[float, str]] = []
+        """Rising."""
+
+    def may_want(self, commit: ScoreCommit) -> bool:
+        """Whether a unit may hold a row for it."""
+        if not sum(count for band, count in commit.bands.items() if band != _LIKELY_REAL):
+            return False
+        if len(self._order) < self._most:
+            return True
+        # A probability is stored in half the digits that it is counted in: one bin of grace.
+        return any(commit.histogram[max(0, int(self._bound * BINS) - 1) :])
+
+    def mask(self, group: pa.Table) -> pa.ChunkedArray:
+        """Rows of a group that may be wanted."""
+        suspicious = pc.and_kleene(pc.is_valid(group["probability"]), pc.not_equal(group["band"], _LIKELY_REAL))
+        return pc.and_kleene(suspicious, pc.greater_equal(group["probability"], pa.scalar(self._bound, pa.float32())))
+
+    def offer(self, row: dict[str, Any], tracks: DataFile | None) -> None:
+        """Takes a row if it is among the K; of rows with equal content the one that was looked at itself."""
+        name = row["fingerprint"] or row["uri"]
+        if name in self._held:
+            held = self._held[name]
+            held.others += 1
+            if held.row["same_as"] is not None and row["same_as"] is None:
+                held.row, held.tracks = row, tracks
+            return
+        place = (row["probability"], name)
+        if len(self._order) >= self._most and place <= self._order[0]:
+            return
+        bisect.insort(self._order, place)
+        self._held[name] = _Held(row, tracks)
+        if len(self._order) > self._most:
+            del self._held[self._order.pop(0)[1]]
+
+    def ranked(self) -> list[_Held]:
+        """The most suspicious first."""
+        return [self._held[name] for _, name in reversed(self._order)]
+
+    @property
+    def _bound(self) -> float:
+        return self._order[0][0] if len(self._order) >= self._most else 0.0
+
+
+def _with_tracks(sink: Storage, ranked: Sequence[_Held]) -> tuple[Suspect, ...]:
+    """Their rows of the tracks tables: a file for each unit that one of them is of."""
+    wanted = {(held.row["uri"], held.row["etag"]) for held in ranked if held.row["same_as"] is None}
+    uris = pa.array(sorted(uri for uri, _ in wanted), pa.string())
+    followed: dict[tuple[str, str], list[Followed]] = defaultdict(list)
+    files = {held.tracks.key: held.tracks for held in ranked if held.tracks is not None}
+    for file in files.values():
+        for group in read_groups(sink, file, TRACKS_VERSION):
+            for row in group.filter(pc.is_in(group["uri"], value_set=uris)).to_pylist():
+                followed[row["uri"], row["etag"]].append(_followed(row))
+    return tuple(
+        replace(_suspect(held), followed=_most_suspicious(followed.get((held.row["uri"], held.row["etag"]), [])))
+        for held in ranked
+    )
+
+
+def _most_suspicious(followed: Sequence[Followed]) -> tuple[Followed, ...]:
+    return tuple(sorted(followed, key=lambda track: (-track.probability, track.track_id))[:_MOST_TRACKS])
+
+
+def _suspect(held: _Held) -> Suspect:
+    own = {name: held.row[name] for name in _COLUMNS if name not in {"reason", "detail", "top_track", "fingerprint"}}
+    return Suspect(**own, others=held.others)
+
+
+def _followed(row: Mapping[str, Any]) -> Followed:
+    frames = tuple(
+        FrameScore(
+            frame_index=frame["frame_index"],
+            pts_s=frame["pts_s"],
+            probability=frame["probability"],
+            face_box_px=Box(**frame["face_box_px"]),
+            crop_box_px=Box(**frame["crop_box_px"]),
+        )
+        for frame in row["frames"]
+    )
+    return Followed(track_id=row["track_id"], probability=row["probability"], frames=frames)
