@@ -219,7 +219,7 @@ def tracks_schema() -> pa.Schema:
 
 
 def ledger_schema() -> pa.Schema:
-    """One row an item and look: what has been scored with what. The digests are what the next run looks things up by."""
+    """One row an item and look: what has been scored with what. The next run looks things up by the digests."""
     digest = pa.binary(16)
     fields = [
         pa.field("uri", pa.string(), nullable=False),

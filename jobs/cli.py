@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from importlib import import_module
 
@@ -32,6 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"fakesift: no command {name!r}, expected one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    if os.environ.get("RAY_JOB_STOP_SIGNAL") == "SIGINT":
+        # A cluster that was started in the background of a shell hands on that this signal is ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     code: int = import_module(COMMANDS[name][0]).main(rest)
     return code
 

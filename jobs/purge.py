@@ -15,8 +15,10 @@ from typing import Annotated
 
 import tyro
 
+from batch.scoring.purge import purge_scores
 from batch.shards.purge import PurgeRequest, purge_outputs
 from batch.shards.purge_faces import PurgeReport
+from batch.shards.runfile import kind_of
 from batch.storage.open import open_storage
 from batch.storage.s3 import S3Options
 from jobs.console import Exit, guarded, parse, shown
@@ -31,7 +33,7 @@ class PurgeOptions:
     outputs: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT...", help_behavior_hint="(one or more)")
     ]
-    """Outputs of preprocess jobs."""
+    """Outputs of preprocess and score. Scores know no sources: there, a name stands for the item of that uri or key."""
     source: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], shown("URI|KEY|ID", "none; may be given several times")
     ] = ()
@@ -49,8 +51,12 @@ def purge(options: PurgeOptions) -> Exit:
     """Purges the outputs and prints what was taken out of each."""
     request = PurgeRequest(sources=tuple(options.source), videos=tuple(options.video))
     sinks = [open_storage(output, S3Options(endpoint=options.s3_endpoint)) for output in options.outputs]
-    for report in purge_outputs(sinks, request):
+    scored = [sink for sink in sinks if kind_of(sink) == "score"]
+    faces = [sink for sink in sinks if sink not in scored]
+    for report in purge_outputs(faces, request) if faces else []:
         _print(report)
+    for sink in scored:
+        _print(purge_scores(sink, (*request.sources, *request.videos)))
     return Exit.OK
 
 

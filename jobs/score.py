@@ -27,6 +27,7 @@ from batch.scoring.summary import CommitSums, ScoreSummary, write_summary
 from batch.scoring.tables import Recipe
 from batch.scoring.twins import TwinWriter
 from batch.scoring.units import cut_units
+from batch.shards.purged import load_purged
 from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
 from batch.storage.base import AccessError, Storage, StorageError, under_way
 from batch.storage.open import open_storage, probe_put_if_absent
@@ -112,7 +113,7 @@ def _prepare(options: ScoreOptions) -> tuple[_Night, int]:
     runs = open_runs(sink, files)
     tables = itertools.chain(ledger_tables(sink, files, COLUMNS), committed_rows(sink, runs))
     index = LedgerIndex(tables, Sought.of(bundle.digest, scoring, options.when()))
-    planner = Planner(inputs, index, options.plan())
+    planner = Planner(inputs, index, options.plan(), load_purged(sink))
     night = _Night(
         options=options, bundle=bundle, scoring=scoring, inputs=inputs, sink=sink, files=files, open_runs=runs,
         planner=planner,

@@ -1,4 +1,4 @@
-"""An output in, what is done and what is left out. Reads commits alone and needs no Ray.
+"""An output of any job in, what is done and what is left out. Reads commits and summaries alone and needs no Ray.
 
 fakesift status s3://lab/faces
 fakesift status demo/faces --json
@@ -17,12 +17,13 @@ import tyro
 from batch.records import Reason
 from batch.shards.commit import Commit, read_commits
 from batch.shards.read import latest_outcomes
-from batch.shards.runfile import read_run
+from batch.shards.runfile import kind_of, read_run
 from batch.shards.summary import PLAN, Summary, summarize
 from batch.storage.base import MissingObjectError, Storage
 from batch.storage.open import open_storage
 from batch.storage.s3 import S3Options
 from jobs.console import Exit, guarded, parse, shown
+from jobs.status_others import OTHERS
 
 _FAULTS_SHOWN = 20
 _COLUMNS = ["video_key", "video_uri", "outcome", "detail", "kind"]
@@ -43,6 +44,10 @@ class StatusOptions:
 def status(options: StatusOptions) -> Exit:
     """Prints how far an output is."""
     sink = open_storage(options.output, S3Options(endpoint=options.s3_endpoint))
+    other = OTHERS.get(kind_of(sink) or "")
+    if other is not None:
+        other(sink, as_json=options.json)
+        return Exit.OK
     run = read_run(sink, "preprocess")
     commits = list(read_commits(sink))
     summary = summarize(commits)

@@ -25,7 +25,7 @@ from jobs.fitting import Placement, Trained, Work, train_on_ray
 from jobs.session import check_seen_by_all, ray_session
 from jobs.splitting import prepare
 from jobs.train_options import TrainOptions
-from jobs.train_progress import figures_line, train_progress, write_history
+from jobs.train_progress import figures_line, train_progress
 
 
 def train(options: TrainOptions) -> Exit:
@@ -57,7 +57,6 @@ def train(options: TrainOptions) -> Exit:
             trained = _fit(ray, options, sinks, output, index)
         except (ValueError, AccessError) as error:
             raise RuntimeError(f"stopped: {error}") from error
-    write_history(output, trained.history)
     data, pictures = options.data_options(), not options.no_pictures
     conclude(output, index, prepared, trained, run, data, prevalence=options.prevalence, pictures=pictures)
     return _tell(output)
@@ -95,7 +94,7 @@ def _fit(ray: Any, options: TrainOptions, sinks: Sequence[Storage], output: Stor
         file_system=file_system,
     )
     heads = options.head_epochs if work.network.pretrained else 0
-    with train_progress(heads + options.epochs) as shown:
+    with train_progress(heads + options.epochs, output) as shown:
         return train_on_ray(ray, work, placement, shown.tell)
 
 

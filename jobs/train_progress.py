@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batch.model.records import EpochRecord
-from batch.storage.base import Storage
+from batch.storage.base import MissingObjectError, Storage
 from jobs.console import say
+from jobs.metrics import JobMetrics
 from jobs.progress import LOG_EVERY_S, clock
 
 if TYPE_CHECKING:
@@ -25,22 +26,26 @@ if TYPE_CHECKING:
 HISTORY = "history.csv"
 _EVENTS = "tensorboard/"
 _VALIDATED = ("loss", "accuracy", "auc")
+_NUMBERS = ("epoch", "step", "loss", "learning_rate", "images_per_second", "seconds")
 _STAGES = {"head": "head", "whole": "network"}
 
 
 class TrainProgress:
     """Takes the news of a run as they come."""
 
-    def __init__(self, shown: RichProgress | None, epochs: int) -> None:
+    def __init__(self, shown: RichProgress | None, epochs: int, history: History) -> None:
         """`epochs` is the most that the run may take."""
-        self._shown, self._epochs = shown, epochs
+        self._shown, self._epochs, self._history = shown, epochs, history
+        self._metrics = JobMetrics("train")
         self._task = None if shown is None else shown.add_task("starting", total=None, told="")
         self._said = time.monotonic()
         self._epoch, self._first_step, self._since = 0, 0, 0.0
 
     def tell(self, news: StepReport | EpochRecord) -> None:
         """Shows a step, or an epoch's end."""
+        self._metrics.step(loss=news.loss, images_per_second=news.images_per_second)
         if isinstance(news, EpochRecord):
+            self._history.add(news)
             self._line(epoch_line(news))
             return
         left_s = self._left_s(news)
@@ -70,10 +75,11 @@ class TrainProgress:
 
 
 @contextmanager
-def train_progress(epochs: int) -> Iterator[TrainProgress]:
-    """Shows the progress of training: a bar on a terminal, a line every ten seconds otherwise."""
+def train_progress(epochs: int, output: Storage) -> Iterator[TrainProgress]:
+    """Shows the progress of training: a bar on a terminal, a line every ten seconds otherwise; keeps its history."""
+    history = History(output)
     if not sys.stderr.isatty():
-        yield TrainProgress(None, epochs)
+        yield TrainProgress(None, epochs, history)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -82,7 +88,7 @@ def train_progress(epochs: int) -> Iterator[TrainProgress]:
         TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("steps  {task.fields[told]}"),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
-        yield TrainProgress(shown, epochs)
+        yield TrainProgress(shown, epochs, history)
 
 
 def epoch_line(record: EpochRecord) -> str:
@@ -106,17 +112,43 @@ def _figure(name: str, value: Sequence[float | None]) -> str:
     return f"{name} {middle:.3f}" + ("" if low is None or high is None else f" ({low:.3f} to {high:.3f})")
 
 
-def write_history(output: Storage, history: Sequence[EpochRecord]) -> None:
-    """`history.csv`, one line an epoch, and one file of TensorBoard events."""
+class History:
+    """`history.csv`, one line an epoch, and one file of TensorBoard events; written anew at each epoch's end."""
+
+    def __init__(self, output: Storage) -> None:
+        """Goes on with what an earlier run left."""
+        self._output = output
+        self.records = read_history(output)
+
+    def add(self, record: EpochRecord) -> None:
+        """An epoch that ended, perhaps once more: after its checkpoint was lost."""
+        self.records = [earlier for earlier in self.records if earlier.epoch < record.epoch] + [record]
+        self._output.put(HISTORY, _as_csv(self.records))
+        _write_events(self._output, self.records)
+
+
+def read_history(output: Storage) -> list[EpochRecord]:
+    """The epochs in `history.csv`; none where there is no such file."""
+    try:
+        text = output.read(HISTORY).decode()
+    except MissingObjectError:
+        return []
+    found = []
+    for row in csv.DictReader(io.StringIO(text)):
+        numbers = {name: int(row[name]) if name in {"epoch", "step"} else float(row[name]) for name in _NUMBERS}
+        validation = {name: float(row[f"validation_{name}"]) for name in _VALIDATED if row[f"validation_{name}"]}
+        found.append(EpochRecord(stage=row["stage"], **numbers, validation=validation))  # type: ignore[arg-type]
+    return found
+
+
+def _as_csv(history: Sequence[EpochRecord]) -> bytes:
     text = io.StringIO()
-    names = ("stage", "epoch", "step", "loss", "learning_rate", "images_per_second", "seconds")
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([*names, *(f"validation_{name}" for name in _VALIDATED)])
+    table.writerow(["stage", *_NUMBERS, *(f"validation_{name}" for name in _VALIDATED)])
     for record in history:
         found = [record.validation.get(name) for name in _VALIDATED]
-        table.writerow([*(getattr(record, name) for name in names), *found])
-    output.put(HISTORY, text.getvalue().encode())
-    _write_events(output, history)
+        table.writerow([record.stage, *(getattr(record, name) for name in _NUMBERS), *found])
+    return text.getvalue().encode()
 
 
 def _write_events(output: Storage, history: Sequence[EpochRecord]) -> None:

@@ -15,7 +15,9 @@ from typing import Annotated
 
 import tyro
 
+from batch.scoring.verify import verify_scores
 from batch.shards.findings import SHOWN_PER_KIND
+from batch.shards.runfile import kind_of
 from batch.shards.verify import VerifyReport, verify_output
 from batch.storage.open import open_storage
 from batch.storage.s3 import S3Options
@@ -29,7 +31,7 @@ class VerifyOptions:
     """Options of `fakesift verify`."""
 
     output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
-    """Output of a preprocess job."""
+    """Output of preprocess or score."""
     prune: bool = False
     """Remove files under faces/ and outcomes/ that no commit names, and hidden files of writers that were killed, and
     nothing else. Not while a job writes there: what it has not committed yet looks the same."""
@@ -42,7 +44,7 @@ class VerifyOptions:
 def verify(options: VerifyOptions) -> Exit:
     """Checks an output and prints what does not hold, one line a finding."""
     sink = open_storage(options.output, S3Options(endpoint=options.s3_endpoint))
-    report = verify_output(sink, prune=options.prune)
+    report = (verify_scores if kind_of(sink) == "score" else verify_output)(sink, prune=options.prune)
     if options.json:
         print(json.dumps({"ok": report.ok, **asdict(report)}, indent=1))
     else:

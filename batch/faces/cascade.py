@@ -13,14 +13,15 @@ Scores are dlib's, from -0.1 on: a place that the network points at needs a litt
 windows of a frame.
 
 Measured (`tests/benchmarks/detectors.py`, 53 clips of 360p to 1080p): 15 ms a frame where dlib over the whole frame
-takes 362 ms, 17 against 631 ms at 1080p; the same decision on all 53, mean IoU of the boxes 0.84. Two passes of the
+takes 378 ms, 18 against 645 ms at 1080p; the same decision on all 53, mean IoU of the boxes 0.82. Two passes of the
 network are 7 ms of it. Faces below 7% of the shorter side are missed more often than by `hog`.
-Tried and left out, with ms a 1080p frame where this takes 17: one pass over the whole frame and a second look at what
+Tried and left out, with ms a 1080p frame where this takes 18: one pass over the whole frame and a second look at what
 is faint there costs the same and misses 65% of the faces of 10% of the height that stand beside a large one; three
 passes cost 4 more and find the same. Windows over all answers, those that dlib had just refused too: 1 more, and they
-find 94% instead of 100% of lone faces of 7%. One window (1 less), no window where dlib refused a sure answer (2 less),
+find no more. One window (1 less), no window where dlib refused a sure answer (2 less),
 no patch where one was refused (1 less): each loses a face of 118 and one decision. Asking dlib about faint answers with
-no second look: 6 more; of lone faces of 5% it finds 88% instead of 65%, of 7% 88%. Four windows: 1 more, 71%. Dlib's
+no second look: 6 more, 20 more for a lone small face; of 17 of 5% it finds 15 instead of 11, of 7% 15 instead of 17.
+Four windows: 1 more, and 12 of those 17. Dlib's
 search of the whole frame wherever nothing was found (`recheck_empty`): 14 more on average, one decision in 106.
 A close-up from 40% of the shorter side instead of 30%: 0.5 less, and misses faces that fill the frame.
 """
@@ -51,8 +52,8 @@ _MAX_PATCHES = 24
 # dlib looks at the frame doubled once, then at that shrunk by 5/6 again and again.
 _PYRAMID = 2 * (5 / 6) ** np.arange(24)
 _FACE_PX = 90
-# Side of a patch in faces. With 2.2 the boxes come closer to those of the whole frame (IoU 0.84 instead of 0.82), but
-# each patch takes a fifth longer and fewer small faces are found: of lone ones of 5% of the height 65% instead of 71%.
+# Side of a patch in faces. With 2.2 the boxes come closer to those of the whole frame (IoU 0.84 instead of 0.82), and a
+# patch takes a fifth longer: 0.6 ms a 1080p frame. The same faces are found.
 _PATCH_SIDES = 2.0
 # Faces that differ less than this are found at one scale; a shared patch must save a tenth of the pixels.
 _LIKE_SIZE, _SHARE_GAIN = 1.6, 0.9

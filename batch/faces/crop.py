@@ -81,9 +81,9 @@ def encode(crop_rgb: RgbImage, encoding: str) -> bytes:
     return bytes(data)
 
 
-def example_jpeg(frame: DecodedFrame) -> bytes:
-    """The whole frame, its longer side at most 256 px, as a small JPEG."""
-    scale = min(1.0, _EXAMPLE_SIDE_PX / max(frame.width_px, frame.height_px))
+def example_jpeg(frame: DecodedFrame, *, longest_px: int = _EXAMPLE_SIDE_PX) -> bytes:
+    """The whole frame, its longer side at most so long, as a small JPEG."""
+    scale = min(1.0, longest_px / max(frame.width_px, frame.height_px))
     size = (max(1, round(frame.width_px * scale)), max(1, round(frame.height_px * scale)))
     small = cv2.resize(frame.rgb(), size, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _EXAMPLE_QUALITY])

@@ -53,7 +53,7 @@ class HeatMapper:
             raise ValueError(f"heatmap: {model.name} has no layer that pools feature maps, expected one or more")
         self._side = int(model.input_shape[1])
         # Keras gives and takes one tensor bare, several as a list.
-        self._below = keras.Model(whole.input, pooled if len(pooled) > 1 else pooled[0])
+        self._below = keras.Model(whole.inputs[0], pooled if len(pooled) > 1 else pooled[0])
         self._above = keras.Model(pooled if len(pooled) > 1 else pooled[0], whole.output)
         self._cells = max(int(each.shape[1]) for each in pooled)
 
@@ -134,4 +134,5 @@ def overlay(crop: npt.NDArray[np.uint8], heat: Maps) -> npt.NDArray[np.uint8]:
     # Inferno: brightness rises with heat, so that the order is seen without telling colours apart.
     coloured = cv2.cvtColor(cv2.applyColorMap(steps, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB).astype(np.float32)
     share = (0.15 + 0.55 * heat)[..., None]
-    return np.clip(grey * (1 - share) + coloured * share, 0, 255).astype(np.uint8)
+    mixed: npt.NDArray[np.float32] = grey * (1 - share) + coloured * share
+    return np.clip(mixed, 0, 255).astype(np.uint8)

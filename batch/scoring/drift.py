@@ -79,7 +79,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """This run beside earlier ones."""
+    """A run beside earlier ones."""
 
     current: RunStats
     earlier: tuple[RunStats, ...]

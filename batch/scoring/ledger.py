@@ -116,10 +116,10 @@ def write_ledger(sink: Storage, run: int, runs: Sequence[int]) -> LedgerFile:
         held.append(table)
         rows += table.num_rows
         if rows >= ROWS_A_PART:
-            parts.append(_put_part(sink, run, len(parts), held))
+            parts.append(put_part(sink, run, len(parts), held))
             held, rows = [], 0
     if held:
-        parts.append(_put_part(sink, run, len(parts), held))
+        parts.append(put_part(sink, run, len(parts), held))
     file = LedgerFile(run=run, runs=tuple(runs), parts=tuple(parts))
     sink.put_if_absent(file.key, file.to_json())
     return file
@@ -175,7 +175,8 @@ def _digests(uri: str, etag: str, commit: ScoreCommit) -> dict[str, bytes | None
     }
 
 
-def _put_part(sink: Storage, run: int, number: int, tables: Sequence[pa.Table]) -> DataFile:
+def put_part(sink: Storage, run: int, number: int, tables: Sequence[pa.Table]) -> DataFile:
+    """Puts a part of a run's table, named by its content."""
     out = io.BytesIO()
     table = pa.concat_tables(tables)
     digests = {"uri_digest", "content_digest", "version_digest", "crops_digest", "fingerprint"}

@@ -18,6 +18,7 @@ from batch.scoring.index import LedgerIndex
 from batch.scoring.listing import FilterOptions, list_media
 from batch.scoring.newest import newest_first
 from batch.scoring.records import Item, Why
+from batch.shards.purged import Purged, video_digest
 from batch.storage.base import Storage, StorageError
 
 _READERS = 16
@@ -43,12 +44,18 @@ class PlanOptions:
 class Planner:
     """Walks the INPUTs once. Its counts are whole when `items` has ended."""
 
-    def __init__(self, inputs: Sequence[Storage], index: LedgerIndex, options: PlanOptions) -> None:
+    def __init__(
+        self, inputs: Sequence[Storage], index: LedgerIndex, options: PlanOptions, purged: Purged | None = None
+    ) -> None:
+        """`purged` is what was taken down from OUTPUT, and is not looked at again."""
         self._inputs, self._index, self._options = inputs, index, options
+        self._purged = purged or Purged()
         self.listed: Counter[str] = Counter()
         """Media objects by INPUT."""
         self.filtered = 0
-        """Of them, those that the filters leave out."""
+        """Of them, those that the filters leave out, or that were taken down."""
+        self.purged = 0
+        """Of them, those that were taken down."""
         self.pending: Counter[Why] = Counter()
         """Those that are to be looked at."""
         self.beyond_limit = 0
@@ -84,7 +91,7 @@ class Planner:
     def _of_input(self, number: int) -> Iterator[Item]:
         source, filters = self._inputs[number], self._options.filters
         self.listed[source.root] += 0
-        listed = ((each, filters.takes(each)) for each in list_media(source))
+        listed = ((each, self._may_be_scored(source, each) and filters.takes(each)) for each in list_media(source))
         counted = (self._counted(source.root, *pair) for pair in listed)
         try:
             for item in self._index.pending(number, source.uri(""), counted):
@@ -93,6 +100,11 @@ class Planner:
                     yield item
         except StorageError as error:
             self.denied[source.root] = str(error)
+
+    def _may_be_scored(self, source: Storage, each: StoredObject) -> bool:
+        gone = bool(self._purged) and video_digest(source.uri(each.key)) in self._purged.videos
+        self.purged += gone
+        return not gone
 
     def _counted(self, root: str, each: StoredObject, taken: bool) -> tuple[StoredObject, bool]:
         self.listed[root] += 1

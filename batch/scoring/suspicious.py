@@ -130,7 +130,9 @@ def find(sink: Storage, commits: Iterable[ScoreCommit], *, most: int = MOST_SUSP
         for group in read_groups(sink, commit.items, ITEMS_VERSION, _COLUMNS):
             for row in group.filter(top.mask(group)).to_pylist():
                 top.offer(row, commit.tracks)
-            for row in group.filter(pc.is_in(group["reason"], value_set=pa.array(sorted(lacking)))).to_pylist():
+            for row in group.filter(
+                pc.is_in(group["reason"], value_set=pa.array(sorted(lacking), pa.string()))
+            ).to_pylist():
                 if len(unscored[row["reason"]]) < ROWS_A_REASON:
                     unscored[row["reason"]].append(Unscored(uri=row["uri"], detail=row["detail"]))
     return Findings(

@@ -102,10 +102,14 @@ def unit_tables(unit: ScoreUnit, looked: Looked, logits: npt.NDArray[np.float32]
 
 
 def twin_row(item: Item, scored: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """The row of an item whose content was scored under another name: that one's row, by its own name."""
+    """The row of an item whose content was scored under another name: that one's outcome, by its own name.
+
+    Its tracks are that one's, and not counted twice.
+    """
     own = _names(item, recipe)
     shared = {name: value for name, value in scored.items() if name not in own}
-    return {**shared, **own, "same_as": scored["same_as"] or scored["uri"]}
+    none = {"tracks": 0, "faces": 0, "top_track": None}
+    return {**shared, **own, **none, "same_as": scored["same_as"] or scored["uri"]}
 
 
 def uri_of(item: Item, recipe: Recipe) -> str:

@@ -6,12 +6,13 @@ import socket
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from batch.scoring.commit import ScoreCommit, commit_unit, file_name, places
-from batch.scoring.records import Item, Looked, ScoreUnit
+from batch.scoring.records import Looked, ScoreUnit
 from batch.scoring.runs import now, still_held
 from batch.scoring.tables import BINS, Recipe, UnitTables
 from batch.shards.commit import DataFile
@@ -97,7 +98,8 @@ def _commit(
         tracks=named(at_tracks, tracks),
         faces=named(at_faces, crops),
         keeps_crops=keeps_crops,
-        **_counts(items, unit.items),  # type: ignore[arg-type]
+        **count_rows(items),
+        why=dict(Counter(str(item.why) for item in unit.items)),
         crops=crop_count,
         bytes_listed=sum(item.size_bytes for item in unit.items),
         bytes_read=bytes_read,
@@ -111,13 +113,13 @@ def _commit(
     return UnitReport(commit=commit, won=commit_unit(sink, commit, contents))
 
 
-def _counts(items: pa.Table, looked_at: tuple[Item, ...]) -> dict[str, object]:
+def count_rows(items: pa.Table) -> dict[str, Any]:
+    """What a commit counts of its rows: `kinds`, `same`, `reasons`, `bands`, `histogram`."""
     scores = items["probability"].drop_null().to_numpy()
     return {
         "kinds": dict(Counter(items["kind"].to_pylist())),
         "same": len(items["same_as"].drop_null()),
         "reasons": dict(Counter(reason for reason in items["reason"].to_pylist() if reason)),
         "bands": dict(Counter(band for band in items["band"].to_pylist() if band)),
-        "why": dict(Counter(str(item.why) for item in looked_at)),
         "histogram": tuple(int(n) for n in np.histogram(scores, BINS, (0.0, 1.0))[0]),
     }

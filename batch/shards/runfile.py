@@ -60,6 +60,14 @@ def read_run(sink: Storage, kind: str) -> RunFile:
     return run
 
 
+def kind_of(sink: Storage) -> str | None:
+    """The job that made an OUTPUT: `preprocess`, `train`, ...; None where no `run.json` says it."""
+    try:
+        return str(json.loads(sink.read(RUN))["kind"])
+    except (MissingObjectError, ValueError, KeyError, TypeError):
+        return None
+
+
 def claim_output(sink: Storage, run: RunFile) -> None:
     """Makes OUTPUT this run's: writes `run.json` into an empty one, or checks the one that is there.
 

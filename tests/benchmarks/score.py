@@ -141,9 +141,9 @@ def compare_engines(folder: Path, scratch: Path, frames: int, copies: int) -> No
     """Prints a row an engine."""
     from dataclasses import replace
 
+    from batch.scoring.index import LedgerIndex, Sought
     from batch.scoring.look import MediaExtractor
     from batch.scoring.plan import Planner, PlanOptions
-    from batch.scoring.index import LedgerIndex, Sought
     from batch.scoring.records import ScoringOptions
     from batch.scoring.tables import Recipe
     from batch.scoring.units import cut_units

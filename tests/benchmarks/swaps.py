@@ -15,22 +15,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.interpolate import LinearNDInterpolator
+from scipy.spatial import Delaunay
 from scipy.spatial.distance import cdist
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from batch.faces.options import CropOptions, FaceOptions  # noqa: E402
-
 from batch.model.jpeg import recompress  # noqa: E402
 from batch.model.landmarks import Found, LandmarkNet, trusted  # noqa: E402
 from batch.model.self_blended import hull  # noqa: E402
@@ -51,6 +50,8 @@ _JAW, _NOSE_TIP, _EYES, _BROW, _TOP = (234, 454), 1, (33, 263), 9, 10
 _TURNED = 0.25
 # Worst matches that are thrown away: a mouth wide open is laid over one that is shut.
 _LEFT_OUT = 0.15
+# The blurriest tenth: fine detail as a share of contrast, and levels.
+_BLURRED, _LEAST_DETAIL = 0.05, 3.0
 _LIGHT_SIGMA = 0.09
 _SHARPEST_SIGMA_PX = 3.0
 
@@ -84,10 +85,10 @@ def read_photos(folder: Path, count: int, seed: int) -> list[Photo]:
             break
         rgb = cv2.imread(str(folder / names[place]), cv2.IMREAD_COLOR_RGB)
         parts = names[place].split("_")
-        if rgb is None or len(parts) != FACES_A_PAIR or rgb.shape[0] != rgb.shape[1]:
+        if rgb is None or len(parts) != 4 or rgb.shape[0] != rgb.shape[1]:
             continue
         found = net.find(np.asarray(rgb, np.uint8))
-        group = f"{_GENDERS[int(parts[1])]} {_RACES[int(parts[2])]}"
+        group = f"{_GENDERS[int(parts[1])]}_{_RACES[int(parts[2])]}"
         photo = Photo(name=names[place], rgb=np.asarray(rgb, np.uint8), found=found, age=int(parts[0]), group=group)
         if _is_usable(photo):
             photos.append(photo)
@@ -138,25 +139,36 @@ def finished(image: RgbImage, side: int, rng: np.random.Generator) -> RgbImage:
     return recompress(np.asarray(turned, np.uint8), int(rng.integers(75, 96)))
 
 
-def make_clips(folder: Path, faces: int, side: int, seed: int) -> Iterator[Clip]:
-    """At least `faces` faces, half of them swapped, four a pair; `source` is the pair, `part` the group."""
-    pairs_wanted = -(-faces // FACES_A_PAIR)
-    spare = 1.05  # of every group one person may stay alone
-    photos = read_photos(folder, round(2 * pairs_wanted / (1 - _LEFT_OUT) * spare) + 10, seed)
-    for number, pair in enumerate(pair_photos(photos, seed)[:pairs_wanted]):
+def make_clips(folder: Path, faces: int, sides: Sequence[int], seed: int) -> Iterator[Clip]:
+    """At least `faces` faces, half of them swapped, four a pair, with a crop for each of `sides`.
+
+    A clip's `source` is its pair, its part of the corpus the pair's gender and race.
+    """
+    wanted = -(-faces // FACES_A_PAIR)
+    # Of each gender and race one person may stay alone.
+    photos = read_photos(folder, round(2 * wanted / (1 - _LEFT_OUT)) + 2 * len(_GENDERS) * len(_RACES), seed)
+    for number, pair in enumerate(pair_photos(photos, seed)[:wanted]):
         source = f"pair{number:05d}"
         for which, (target, donor) in enumerate((pair, pair[::-1])):
-            rng = np.random.default_rng([seed, number, which])
-            place = f"{target.group.replace(' ', '_')}/{source}_{which}"
-            for label, image in enumerate((target.rgb, swap(target, donor, rng))):
-                name = f"{place}_{'fake' if label else 'real'}.jpg"
-                yield Clip(key=name, label=label, source=source, crops=[finished(image, side, rng)])
+            swapped = swap(target, donor, np.random.default_rng([seed, number, which]))
+            for label, image in enumerate((target.rgb, swapped)):
+                name = f"{target.group}/{source}_{which}_{'fake' if label else 'real'}.jpg"
+                # One stream a picture and not a side: both sides show the same turn.
+                streams = [np.random.default_rng([seed, number, which, label]) for _ in sides]
+                crops = [finished(image, side, rng) for side, rng in zip(sides, streams, strict=True)]
+                yield Clip(key=name, label=label, source=source, crops=crops)
 
 
-def write_swaps(sink: Storage, faces: int, side: int, seed: int, folder: Path = PHOTOS) -> None:
-    """Writes them as `fakesift preprocess` would. Memory: all crops, 150 KB each at 224 pixels."""
-    options = FaceOptions(crop=CropOptions(crop_size=side))
-    write_output(sink, list(make_clips(folder, faces, side, seed)), options=options, a_unit=SHARD_FACES)
+def write_swaps(sinks: Mapping[int, Storage], faces: int, seed: int, folder: Path = PHOTOS) -> None:
+    """Writes what `fakesift preprocess` would have written, an output for each side of the crops.
+
+    Memory: all crops, 150 KB each at 224 pixels.
+    """
+    clips = list(make_clips(folder, faces, list(sinks), seed))
+    for place, (side, sink) in enumerate(sinks.items()):
+        options = FaceOptions(crop=CropOptions(crop_size=side))
+        of_side = [replace(clip, crops=[clip.crops[place]]) for clip in clips]
+        write_output(sink, of_side, options=options, a_unit=SHARD_FACES)
 
 
 def _is_usable(photo: Photo) -> bool:
@@ -168,7 +180,14 @@ def _is_usable(photo: Photo) -> bool:
     nose = float((points[_NOSE_TIP] - left) @ across / max(float(across @ across), 1e-9))
     inside = points[:, 1].max() < 1 and points.min() > -0.02 and points.max() < 1.02
     grey = float(np.std(photo.rgb.astype(np.int16) - photo.rgb.mean(axis=2, keepdims=True)))
-    return abs(nose - 0.5) < _TURNED and bool(inside) and grey > 2
+    return abs(nose - 0.5) < _TURNED and bool(inside) and grey > 2 and not _is_blurred(photo)
+
+
+def _is_blurred(photo: Photo) -> bool:
+    inside = _hull_mask(photo) > 0
+    luma = cv2.cvtColor(cv2.GaussianBlur(photo.rgb, (0, 0), 1.0), cv2.COLOR_RGB2GRAY)
+    fine = float(cv2.Laplacian(luma, cv2.CV_32F)[inside].std() / max(float(luma[inside].std()), 1e-3))
+    return fine < _BLURRED or _detail(photo.rgb, inside) < _LEAST_DETAIL
 
 
 def _look(photo: Photo) -> Floats:
@@ -180,7 +199,7 @@ def _look(photo: Photo) -> Floats:
     shape = level / np.sqrt((level**2).mean()) / np.sqrt(level.size)
     inside = _hull_mask(photo) > 0
     colour = cv2.cvtColor(photo.rgb, cv2.COLOR_RGB2LAB)[inside].mean(axis=0)
-    others = [photo.age / 60, *(colour / 150), 0.15 * np.log(_detail(photo.rgb, inside) + 0.1)]
+    others = [photo.age / 60, *(colour / 150), 0.3 * np.log(_detail(photo.rgb, inside) + 0.1)]
     return np.concatenate([8 * shape.ravel(), others]).astype(np.float32)
 
 
@@ -207,10 +226,17 @@ def _mask(target: Photo, rng: np.random.Generator) -> Floats:
 
 
 def _warped(target: Photo, donor: Photo) -> Floats:
-    """The donor's face in the target's shape, pose and expression; garbage outside of the landmarks."""
+    """The donor's face in the target's shape, pose and expression: affine within each triangle of landmarks."""
     side = target.rgb.shape[0]
+    triangles = Delaunay(target.points_px).simplices
+    corners = target.points_px[triangles]
+    matrices = np.linalg.pinv(np.pad(corners, [(0, 0), (0, 0), (0, 1)], constant_values=1))
+    affine = np.concatenate([matrices @ donor.points_px[triangles], np.zeros((1, 3, 2))])
+    which = np.full((side, side), len(triangles), np.int32)
+    for number, corner in enumerate(np.round(corners).astype(np.int32)):
+        cv2.fillConvexPoly(which, corner, number)
     rows, columns = np.mgrid[:side, :side]
-    places: Any = LinearNDInterpolator(target.points_px, donor.points_px, fill_value=0)(columns, rows)
+    places = np.einsum("yxc,yxcd->yxd", np.stack([columns, rows, np.ones_like(rows)], axis=2), affine[which])
     across, down = np.moveaxis(places.astype(np.float32), 2, 0)
     return cv2.remap(donor.rgb, across, down, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT).astype(np.float32)
 
@@ -261,7 +287,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sheet", default="swaps.png")
     given = parser.parse_args()
-    clips = list(make_clips(PHOTOS, given.faces, given.side, given.seed))
+    clips = list(make_clips(PHOTOS, given.faces, [given.side], given.seed))
+    from batch.model.augment import contact_sheet
+
     Path(given.sheet).write_bytes(contact_sheet(np.stack([clip.crops[0] for clip in clips]), tile_px=given.side))
     print(f"{len(clips)} faces: {given.sheet}")
 

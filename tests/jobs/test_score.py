@@ -15,6 +15,7 @@ import duckdb
 import pytest
 
 from batch.corpus.draw.corpus import DrawnCorpus
+from batch.scoring.verify import verify_scores
 from batch.storage.local import LocalStorage
 from batch.storage.open import open_storage
 from batch.storage.s3 import S3Options
@@ -67,12 +68,8 @@ def media(drawn: DrawnCorpus, tmp_path: Path) -> Path:
 
 def rows(output: str | Path, table: str = "items") -> list[dict[str, Any]]:
     """All rows of a local output's table, with the night that their folder names."""
-    return list(
-        duckdb.sql(f"select * from read_parquet('{output}/{table}/*/*.parquet', hive_partitioning = true)")
-        .df()
-        .astype(object)
-        .to_dict("records")
-    )
+    found = duckdb.sql(f"select * from read_parquet('{output}/{table}/*/*.parquet', hive_partitioning = true)")
+    return [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
 
 
 def once(found: list[dict[str, Any]]) -> None:
@@ -138,6 +135,7 @@ def test_three_nights_on_s3(
     tracks = rows(local, "tracks")
     assert len(tracks) == sum(row["tracks"] for row in found if row["same_as"] is None)
     assert all(1 <= len(track["frames"]) <= 3 for track in tracks)
+    assert verify_scores(LocalStorage(local)).findings == ()
     ledger = duckdb.sql(f"select count(*), count(distinct version_digest) from '{local}/ledger/*.parquet'").fetchall()
     assert ledger == [(26, 26)]
 
@@ -186,6 +184,7 @@ def test_a_killed_run_goes_on_and_another_bundle_reads_kept_crops(
     assert {row["uri"]: (row["kind"], row["reason"], row["faces"]) for row in again} == outcome
     scores = {row["uri"]: row["probability"] for row in found}
     assert any(row["probability"] != scores[row["uri"]] for row in again if row["kind"] == "scored")
+    assert verify_scores(LocalStorage(output)).findings == ()
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,8 @@ def test_it_learns_and_leaves_a_bundle_that_accounts_for_itself(calm: Path) -> N
     for name in ("bundle/report.html", "bundle/MODEL_CARD.md", "augmented.png", "splits.parquet"):
         assert (calm / name).stat().st_size > 1000
     assert len(list((calm / "tensorboard").iterdir())) == 1
+    told = fakesift("status", calm)
+    assert told.returncode == 0 and "best epoch" in told.stdout and told.stdout.count("validation auc") == 5
 
 
 @pytest.mark.slow

@@ -94,15 +94,13 @@ def test_an_overlay_keeps_the_crop_where_it_is_cold() -> None:
 
 
 @pytest.mark.slow
-def test_both_backends_give_the_same_maps(tmp_path: Path) -> None:
+def test_the_other_backend_gives_the_same_maps(tmp_path: Path) -> None:
+    other = "tensorflow" if keras.backend.backend() == "jax" else "jax"
     code = (
-        "import numpy as np, sys; from tests.model.test_heatmap import *;"
+        "import sys; from tests.model.test_heatmap import *;"
         "np.save(sys.argv[1], HeatMapper(looks_for_red())(with_red_corner()).maps)"
     )
-    found = []
-    for backend in ("tensorflow", "jax"):
-        path = f"{tmp_path}/{backend}.npy"
-        environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "PYTHONPATH": "."}
-        subprocess.run([sys.executable, "-c", code, path], env=environment, check=True)
-        found.append(np.load(path))
-    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+    environment = {**os.environ, "KERAS_BACKEND": other, "JAX_PLATFORMS": "cpu", "PYTHONPATH": "."}
+    subprocess.run([sys.executable, "-c", code, tmp_path / "maps.npy"], env=environment, check=True)
+    found = HeatMapper(looks_for_red())(with_red_corner()).maps
+    np.testing.assert_allclose(np.load(tmp_path / "maps.npy"), found, atol=1e-5)

@@ -1,0 +1,140 @@
+"""Outputs of scoring that are looked through, damaged, and taken down from."""
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from batch.faces.options import FaceOptions
+from batch.records import Reason
+from batch.scoring.commit import commit_keys, read_commits
+from batch.scoring.index import COLUMNS, LedgerIndex, Sought
+from batch.scoring.kept import recall
+from batch.scoring.ledger import ledger_tables, open_runs, read_ledger_files, write_ledger
+from batch.scoring.plan import Planner, PlanOptions
+from batch.scoring.purge import purge_scores
+from batch.scoring.records import Item, ScoringOptions
+from batch.scoring.status import score_status
+from batch.scoring.summary import CommitSums, ScoreSummary, write_summary
+from batch.scoring.twins import TwinWriter
+from batch.scoring.units import make_unit
+from batch.scoring.verify import verify_scores
+from batch.shards.findings import Kind
+from batch.shards.purged import load_purged
+from batch.shards.runfile import RunFile, claim_output
+from batch.storage.local import LocalStorage
+from tests.support.scored import SIDE, claim, recipe, record
+
+OPTIONS = ScoringOptions(faces=FaceOptions(frames=16, faces="all"))
+NIGHT = date(2026, 3, 2)
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> LocalStorage:
+    made = LocalStorage(tmp_path / "bucket")
+    for name, data in {"a.jpg": b"a", "b.jpg": b"b", "c.mp4": b"c", "same/a.jpg": b"a"}.items():
+        made.put(name, data * 10)
+    return made
+
+
+def planner(sink: LocalStorage, bucket: LocalStorage) -> Planner:
+    tables = ledger_tables(sink, read_ledger_files(sink), COLUMNS)
+    return Planner([bucket], LedgerIndex(tables, Sought.of("b", OPTIONS, NIGHT)), PlanOptions(), load_purged(sink))
+
+
+@pytest.fixture
+def sink(tmp_path: Path, bucket: LocalStorage) -> LocalStorage:
+    """One run that came to its end, with a fault and a twin."""
+    made = LocalStorage(tmp_path / "out")
+    claim_output(made, RunFile(kind="score", input="", shaping={}, versions={}))
+    walked = planner(made, bucket)
+    reasons = {"b.jpg": Reason.TRUNCATED}
+    record(made, bucket, walked.items(), run=1, options=OPTIONS, reasons=reasons, keep_crops=True)
+    list(TwinWriter(made, [bucket], recipe(bucket, 1, OPTIONS)).write(walked.twins, [], [1]))
+    end(made, 1)
+    return made
+
+
+def end(sink: LocalStorage, run: int) -> None:
+    write_ledger(sink, run, [run])
+    sums = CommitSums().add(read_commits(sink, commit_keys(sink, [run])))
+    summary = ScoreSummary(
+        run=run, runs=(run,), night="2026-03-02", started_at="s", ended_at="e", bundle="b", bundle_uri="u", options="o",
+        total=sums.total, inputs=sums.inputs, listed={"in": 1}, denied={}, filtered=0, pending=1, left={}, vanished=0,
+        units=1, bytes_listed=10, bytes_read=0, requests=0, seconds={}, rates={},
+    )  # fmt: skip
+    write_summary(sink, summary)
+
+
+def test_a_whole_output_holds(sink: LocalStorage) -> None:
+    report = verify_scores(sink)
+    assert (report.ok, report.closed, report.videos) == (True, True, 4)
+    status = score_status(sink)
+    assert (status.runs, status.rows, status.open_claim) == (1, 4, None)
+    assert status.last is not None
+    assert (status.last.total.items, status.last.total.same) == (4, 1)
+    claim(sink, 2, state="running")
+    status = score_status(sink)
+    assert status.is_alive
+    assert status.open_total.items == 0
+    assert not verify_scores(sink).closed
+
+
+@pytest.mark.parametrize("prefix", ["items/", "tracks/", "faces/", "ledger/", "commits/", "summary.json"])
+def test_every_damage_is_found(sink: LocalStorage, prefix: str) -> None:
+    key = next(item.key for item in sink.list(prefix) if prefix != "ledger/" or item.key.endswith(".parquet"))
+    sink.put(key, sink.read(key)[:-20] + b"x" * 20)
+    assert not verify_scores(sink).ok
+    sink.delete(key)
+    assert not verify_scores(sink).ok
+
+
+def test_a_score_that_stands_twice_is_found(sink: LocalStorage, bucket: LocalStorage) -> None:
+    [again] = [item for item in planner(LocalStorage("/nonexistent"), bucket).items() if item.key == "a.jpg"]
+    record(sink, bucket, [again], run=2, options=OPTIONS)
+    end(sink, 2)
+    assert {finding.kind for finding in verify_scores(sink).findings} == {Kind.VIDEO_TWICE}
+
+
+def test_orphans_are_pruned(sink: LocalStorage) -> None:
+    sink.put("items/date=2026-03-02/000001.dead-0000.parquet", b"")
+    assert [finding.kind for finding in verify_scores(sink).findings] == [Kind.ORPHAN]
+    assert len(verify_scores(sink, prune=True).pruned) == 1
+    assert verify_scores(sink).ok
+
+
+def test_a_takedown_leaves_nothing_and_holds(sink: LocalStorage, bucket: LocalStorage) -> None:
+    report = purge_scores(sink, [bucket.uri("a.jpg")])
+    assert (report.videos, report.faces) == (2, 2)  # and its twin
+    name = bucket.uri("a.jpg").encode()
+    assert not [item.key for item in sink.list() if name in sink.read(item.key)]
+    assert verify_scores(sink).ok
+    assert sum(table.num_rows for table in ledger_tables(sink, read_ledger_files(sink))) == 2
+    again = planner(sink, bucket)
+    assert not list(again.items())
+    assert (again.purged, again.twins) == (2, {})
+    before = {item.key: item.etag for item in sink.list()}
+    assert purge_scores(sink, [bucket.uri("a.jpg")]).record is None
+    assert {item.key: item.etag for item in sink.list()} == before
+    claim(sink, 2, state="running", host="elsewhere")
+    with pytest.raises(ValueError, match="at work there"):
+        purge_scores(sink, [bucket.uri("b.jpg")])
+
+
+def test_kept_crops_stand_for_the_files(sink: LocalStorage, bucket: LocalStorage) -> None:
+    """The crops that tests make up are no pictures, so that only their absence can be seen here."""
+    [item] = [item for item in other_bundle(sink, bucket) if item.key == "b.jpg"]
+    assert item.kept is not None
+    seen = recall(sink, make_unit([item], "s"), SIDE)
+    assert seen is not None
+    assert [result.reason for result in seen.results] == [Reason.TRUNCATED]
+    assert seen.crops.shape == (0, SIDE, SIDE, 3)
+    sink.delete(f"commits/{item.kept}.json")
+    assert recall(sink, make_unit([item], "s"), SIDE) is None
+
+
+def other_bundle(sink: LocalStorage, bucket: LocalStorage) -> list[Item]:
+    tables = ledger_tables(sink, read_ledger_files(sink), COLUMNS)
+    walked = Planner([bucket], LedgerIndex(tables, Sought.of("other", OPTIONS, NIGHT)), PlanOptions())
+    assert not open_runs(sink, read_ledger_files(sink))
+    return list(walked.items())
