@@ -11,7 +11,8 @@ T = TypeVar("T")
 
 EXIT_CODES = """\
 Exit codes: 0 the accounting closes (with faults within --max-faults); 1 failed; 2 wrong usage, bad input or missing
-permission, found before any task started; 3 faults are left and --strict was given; 130 interrupted."""
+permission, found before any task started; 3 faults are left and --strict was given; 4 scores drift and --strict was
+given (score alone); 130 interrupted."""
 
 
 class Exit(IntEnum):
@@ -21,6 +22,7 @@ class Exit(IntEnum):
     FAILED = 1
     USAGE = 2
     FAULTS = 3
+    DRIFT = 4
     INTERRUPTED = 130
 
 

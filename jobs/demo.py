@@ -1,4 +1,6 @@
-"""The demo: draws a corpus, preprocesses it and trains on it, on an embedded Ray. No download, no service, no photos.
+"""The demo: draws a corpus, preprocesses it, trains on it, and scores a bucket on two nights, on an embedded Ray.
+
+No download, no service, no photographs.
 
 fakesift demo demo
 fakesift demo elsewhere --workers 1
@@ -12,11 +14,14 @@ from typing import Annotated, Any
 
 import tyro
 
+from batch.corpus.draw.bucket import fill_bucket
 from batch.corpus.draw.options import DrawOptions
 from jobs.console import Exit, guarded, parse, say, shown
 from jobs.demo_corpus import draw_with_bar
 from jobs.preprocess import preprocess
 from jobs.preprocess_options import PreprocessOptions
+from jobs.score import score
+from jobs.score_options import ScoreOptions
 from jobs.train import train
 from jobs.train_options import TrainOptions
 
@@ -32,18 +37,29 @@ class DemoOptions:
 
 
 def demo(options: DemoOptions) -> Exit:
-    """Draws what is not drawn yet, then does what is not done yet, job after job."""
-    corpus, faces, model = (Path(options.folder, name) for name in ("corpus", "faces", "model"))
-    say(f"1/3  fakesift demo-corpus {corpus}    (the first time a minute)")
-    draw_with_bar(corpus, DrawOptions())
-    say(f"2/3  fakesift preprocess {corpus} {faces}")
+    """Draws what is not drawn yet, then does what is not done yet, job after job; stops at the first that fails."""
+    corpus, faces, model, bucket, scores = (
+        Path(options.folder, name) for name in ("corpus", "faces", "model", "bucket", "scores")
+    )
+    say(f"1/5  fakesift demo-corpus {corpus}    (the first time a minute)")
+    drawn = draw_with_bar(corpus, DrawOptions())
+    say(f"2/5  fakesift preprocess {corpus} {faces}")
     code = preprocess(PreprocessOptions(input=str(corpus), output=str(faces), workers=options.workers))
-    if code is not Exit.OK:
-        return code
-    shown = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in _TRAINING.items())
-    say(f"3/3  fakesift train {faces} {model} {shown}    (a minute or two)")
-    return train(TrainOptions(places=(str(faces), str(model)), **_TRAINING))
+    told = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in _TRAINING.items())
+    say(f"3/5  fakesift train {faces} {model} {told}")
+    code = code or train(TrainOptions(places=(str(faces), str(model)), **_TRAINING))
+    bundle = model / "bundle"
+    for night in (1, 2):
+        files = fill_bucket(drawn, bucket, night=night)
+        say(f"{3 + night}/5  fakesift score {bundle} {bucket} {scores}    (night {night}: {files} files)")
+        code = code or score(ScoreOptions(places=(str(bundle), str(bucket), str(scores)), frames=_FRAMES))
+    print("\nlook at")
+    for place in (faces, bundle, scores):
+        print(f"  {place / 'report.html'}")
+    return Exit(code)
 
+
+_FRAMES = 4
 
 _TRAINING: dict[str, Any] = {
     "model": "cnn",

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import tyro
 
-from batch.corpus.draw.corpus import draw_corpus
+from batch.corpus.draw.corpus import DrawnCorpus, draw_corpus
 from batch.corpus.draw.options import DrawOptions
 from jobs.console import Exit, guarded, parse
 from jobs.progress import progress
@@ -40,7 +40,7 @@ def demo_corpus(options: DemoCorpusOptions) -> Exit:
     return Exit.OK
 
 
-def draw_with_bar(folder: Path, options: DrawOptions) -> None:
+def draw_with_bar(folder: Path, options: DrawOptions) -> DrawnCorpus:
     """Draws and shows how far it is; says what was drawn."""
     with progress("files") as bar:
         shown = 0
@@ -57,6 +57,7 @@ def draw_with_bar(folder: Path, options: DrawOptions) -> None:
         f"{verb:<10} {drawn.files:>8}   files, {drawn.size_bytes / 1e6:.0f} MB: {len(drawn.reals)} real clips, ", end=""
     )
     print(f"{len(drawn.fakes)} fakes, {len(drawn.planted)} odd or broken on purpose")
+    return drawn
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,12 +10,13 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
 from batch.model.bundle import Bundle, load_bundle
 from batch.scoring.close import remove_orphans
 from batch.scoring.commit import ScoreCommit, commit_keys, read_commits
+from batch.scoring.drift import EARLIER_RUNS, Drift, compare
 from batch.scoring.index import COLUMNS, LedgerIndex, Sought
 from batch.scoring.ledger import LedgerFile, committed_rows, ledger_tables, open_runs, read_ledger_files, write_ledger
 from batch.scoring.listing import refuse_overlaps
@@ -23,7 +24,7 @@ from batch.scoring.look import MediaExtractor
 from batch.scoring.plan import Planner
 from batch.scoring.records import Item, ScoreUnit, ScoringOptions
 from batch.scoring.runs import check_free, claimed, new_claim
-from batch.scoring.summary import CommitSums, ScoreSummary, write_summary
+from batch.scoring.summary import CommitSums, ScoreSummary, read_history, write_summary
 from batch.scoring.tables import Recipe
 from batch.scoring.twins import TwinWriter
 from batch.scoring.units import cut_units
@@ -218,8 +219,27 @@ def _close(night: _Night, run: int, done: _Done) -> Exit:
     own = CommitSums().add(read_commits(sink, commit_keys(sink, [run])))
     write_ledger(sink, run, runs)
     summary = _summary(night, run, runs, done, sums, own)
+    drift = compare(read_history(sink, EARLIER_RUNS), summary)
+    summary = replace(summary, drift=drift.alarms, psi=drift.psi)
     write_summary(sink, summary)
+    _write_page(night, runs, summary, drift)
     return _tell(night, summary, own)
+
+
+def _write_page(night: _Night, runs: Sequence[int], summary: ScoreSummary, drift: Drift) -> None:
+    # Here, since charts and network take seconds to load and a run with nothing to do needs neither.
+    from batch.reports.score import PictureOptions, write_score_report
+
+    pictures = PictureOptions(sources=night.inputs, faces=night.scoring.faces, limits=night.options.limits())
+    write_score_report(
+        night.sink,
+        summary=summary,
+        commits=read_commits(night.sink, commit_keys(night.sink, runs)),
+        drift=drift,
+        bundle=night.bundle,
+        options={"job": asdict(night.options), **asdict(night.scoring), "versions": installed_versions()},
+        pictures=None if night.options.no_pictures else pictures,
+    )
 
 
 def _summary(
@@ -273,15 +293,20 @@ def _tell(night: _Night, summary: ScoreSummary, own: CommitSums) -> Exit:
     print(f"left       {sum(summary.left.values()):>8}   {_listing(summary.left)}")
     print(f"vanished   {summary.vanished:>8}")
     print(f"scores     {night.sink.uri('items/')}")
+    print(f"page       {night.sink.uri('report.html')}")
     for root, error in summary.denied.items():
         say(f"input {root}: {error}")
+    for line in summary.drift:
+        say(f"drift: {line}")
     if not total.closes or min(summary.left.values(), default=0) < 0:
         raise RuntimeError(f"the accounting does not close: {summary.pending} to look at, {own.total.items} accounted")
     if not night.options.budget_minutes and summary.left.get("budget"):
         raise RuntimeError(f"{summary.left['budget']} items were not looked at; run again to go on")
     if summary.denied:
         return Exit.FAILED
-    return Exit.FAULTS if total.faults and night.options.strict else Exit.OK
+    if not night.options.strict:
+        return Exit.OK
+    return Exit.FAULTS if total.faults else Exit.DRIFT if summary.drift else Exit.OK
 
 
 def _listing(counts: Mapping[str, int]) -> str:

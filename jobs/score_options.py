@@ -67,7 +67,9 @@ class ScoreOptions:
     clip_memory_mb: int = LimitOptions().clip_memory_mb
     """An item whose decoding takes more memory is a fault: out_of_memory."""
     strict: bool = False
-    """End with exit code 3 if this run met faults."""
+    """End with exit code 3 if this run met faults, and with 4 if it is unlike earlier ones."""
+    no_pictures: bool = False
+    """Keep faces and frames out of the page. Nothing else holds any, unless crops are kept."""
 
     @property
     def bundle(self) -> str:

@@ -18,12 +18,12 @@ network are 7 ms of it. Faces below 7% of the shorter side are missed more often
 Tried and left out, with ms a 1080p frame where this takes 18: one pass over the whole frame and a second look at what
 is faint there costs the same and misses 65% of the faces of 10% of the height that stand beside a large one; three
 passes cost 4 more and find the same. Windows over all answers, those that dlib had just refused too: 1 more, and they
-find no more. One window (1 less), no window where dlib refused a sure answer (2 less),
-no patch where one was refused (1 less): each loses a face of 118 and one decision. Asking dlib about faint answers with
-no second look: 6 more, 20 more for a lone small face; of 17 of 5% it finds 15 instead of 11, of 7% 15 instead of 17.
-Four windows: 1 more, and 12 of those 17. Dlib's
-search of the whole frame wherever nothing was found (`recheck_empty`): 14 more on average, one decision in 106.
-A close-up from 40% of the shorter side instead of 30%: 0.5 less, and misses faces that fill the frame.
+find no more. One window (1 less), no window where dlib refused a sure answer (2 less), no patch where one was refused
+(1 less): each loses a face of 118 and one decision. Asking dlib about faint answers with no second look: 6 more, 20
+more for a lone small face; of 17 of 5% it finds 15 instead of 11, of 7% 15 instead of 17. Four windows: 1 more, and 12
+of the 17 of 5%. Dlib's search of the whole frame wherever nothing was found (`recheck_empty`): 45 more, 14 on all
+clips, and the same faces on 106 frames. A close-up from 40% of the shorter side instead of 30%: 0.5 less, and misses
+faces that fill the frame.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from batch.faces.options import FaceOptions
 from batch.model.bundle import REPORT, Bundle
 from batch.records import RgbImage
 from batch.reports import score_charts as charts
+from batch.reports.accounting import reason_words
 from batch.reports.page import render, settings
 from batch.reports.score_items import Pictures, input_rows, suspect_views, unscored_groups
 from batch.reports.thumbs import thumbnail
@@ -43,7 +44,7 @@ class PictureOptions:
     faces: FaceOptions
     """What the items were scored with."""
     limits: LimitOptions
-    revisit: RevisitOptions = RevisitOptions()
+    revisit: RevisitOptions | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,7 @@ def write_score_report(
             "heat_problem": heat_problem,
             "unscored": unscored_groups(findings.unscored, {**summary.total.set_aside, **summary.total.faults}),
             "drift": drift,
+            "words": _words,
             "charts": _draw(summary, drift, bundle),
             "settings": settings("Run", options),
         },
@@ -146,6 +148,11 @@ def _draw(summary: ScoreSummary, drift: Drift, bundle: Bundle) -> _Drawings:
         coverage=charts.coverage("coverage", drift) if several else None,
         likely_fake=charts.likely_fake("likely-fake", drift) if several else None,
     )
+
+
+def _words(name: str) -> str:
+    """A share's name for a person."""
+    return "Coverage" if name == "coverage" else reason_words(name)
 
 
 def _wanted(summary: ScoreSummary) -> int:

@@ -120,7 +120,7 @@ def _view(number: int, suspect: Suspect, pictures: Pictures, thresholds: Thresho
         name=name,
         folder=folder,
         score=_score(suspect.probability),
-        spread="" if suspect.uncertainty is None else f"± {suspect.uncertainty:.2f}",
+        spread=_spread(suspect),
         band=suspect.band,
         colour=BAND_COLOURS.get(suspect.band, "unknown"),
         facts=_facts(suspect),
@@ -154,8 +154,6 @@ def _why(suspect: Suspect, thresholds: Thresholds) -> tuple[str, ...]:
         told = [f"Its score lies between {low:.2f} and {high:.2f}: neither likely real nor likely fake."]
     if suspect.followed:
         told += _of_faces(suspect, thresholds)
-    if suspect.uncertainty is not None and suspect.uncertainty >= _DISAGREEMENT:
-        told.append("Its frames disagree: see the curve.")
     if suspect.others:
         files = "file" if suspect.others == 1 else "files"
         told.append(f"{suspect.others:,} more {files} of this run with the same content.")
@@ -170,10 +168,18 @@ def _of_faces(suspect: Suspect, thresholds: Thresholds) -> list[str]:
     if len(track.frames) > 1:
         hits = sum(frame.probability >= thresholds.fake_from for frame in track.frames)
         told.append(f"{hits} of its {len(track.frames)} frames score {thresholds.fake_from:.2f} or more.")
+    if track.uncertainty is not None and track.uncertainty >= _DISAGREEMENT:
+        told.append("Its frames disagree: see the curve.")
     wide = track.top.face_box_px.width
     if wide < SMALL_FACE_PX:
         told.append(f"The face is {wide} px wide: scores of small faces are worth less.")
     return told
+
+
+def _spread(suspect: Suspect) -> str:
+    """Of the face that the score is of: an item's own uncertainty also holds how far its faces differ."""
+    error = suspect.followed[0].uncertainty if suspect.followed else suspect.uncertainty
+    return "" if error is None else f"± {error:.2f}"
 
 
 def _box(suspect: Suspect) -> BoxView | None:

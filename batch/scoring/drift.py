@@ -74,7 +74,7 @@ class Change:
     def line(self) -> str:
         """For a person."""
         place = f" of {self.where}" if self.where else ""
-        return f"{self.name}{place} is {self.value:.1%}, usually {self.usual:.1%} (within {self.tolerance:.1%})"
+        return f"{self.name}{place} is {self.value:.1%}, usually {self.usual:.1%} ± {100 * self.tolerance:.1f} points"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,9 @@ def compare(history: Iterable[ScoreSummary], summary: ScoreSummary) -> Drift:
     changes = _changes(current, earlier, notes)
     alarms = [change.line for change in changes if change.is_alarm]
     if psi is not None and limit is not None and psi >= limit:
-        alarms.insert(0, f"scores are spread otherwise than usual: population stability index {psi:.2f} of {limit:.2f}")
+        alarms.insert(
+            0, f"scores are spread otherwise than usual: population stability index {psi:.2f}, limit {limit:.2f}"
+        )
     return Drift(
         current=current, earlier=earlier, usual=usual, psi=psi, psi_limit=limit, changes=changes,
         alarms=tuple(alarms), notes=tuple(notes),

@@ -85,6 +85,10 @@ class ScoreSummary:
     rates: Mapping[str, float]
     """This run's `items_per_second` and `crops_per_second`, from its first unit's start to the last one's end;
     `model_busy`: the share of that time for which each model computed, on average."""
+    drift: tuple[str, ...] = ()
+    """In what the run is unlike earlier ones, a line each: `scoring.drift`."""
+    psi: float | None = None
+    """Population stability index of its scores, where there was enough to compare."""
 
     def to_json(self) -> bytes:
         """The file's content."""
@@ -101,6 +105,7 @@ class ScoreSummary:
         raw["total"] = _tally(raw["total"])
         raw["inputs"] = {name: _tally(value) for name, value in raw["inputs"].items()}
         raw["runs"] = tuple(raw["runs"])
+        raw["drift"] = tuple(raw.get("drift", ()))
         return cls(**raw)
 
     @property

@@ -52,6 +52,8 @@ class Followed:
 
     track_id: int
     probability: float
+    uncertainty: float | None
+    """Standard error over its frames; None for a single one."""
     frames: tuple[FrameScore, ...]
     """In order of time."""
 
@@ -166,7 +168,7 @@ class _Top:
 
     def offer(self, row: dict[str, Any], tracks: DataFile | None) -> None:
         """Takes a row if it is among the K; of rows with equal content the one that was looked at itself."""
-        name = row["fingerprint"] or row["uri"]
+        name = row["fingerprint"] or f"{row['uri']}\n{row['etag']}"
         if name in self._held:
             held = self._held[name]
             held.others += 1
@@ -226,4 +228,6 @@ def _followed(row: Mapping[str, Any]) -> Followed:
         )
         for frame in row["frames"]
     )
-    return Followed(track_id=row["track_id"], probability=row["probability"], frames=frames)
+    return Followed(
+        track_id=row["track_id"], probability=row["probability"], uncertainty=row["uncertainty"], frames=frames
+    )

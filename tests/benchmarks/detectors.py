@@ -12,17 +12,17 @@ face alone and beside a large one; recall by the groups of `../shared/utkface`. 
 of detecting alone, on decoded frames. `cnn` looks at the frame as it is (upsample 0), or it would take a minute each.
 
 Measured on one core of an EPYC that others used as well:
-- `cascade` takes 16 ms a frame where `hog` takes 362 (20 and 631 at 1080p), decides the same on 53 of 53 clips, and its
-  boxes have a mean IoU of 0.84 with the reference's. 7.4 ms of it are two passes of the network, which is the floor of
+- `cascade` takes 15 ms a frame where `hog` takes 378 (18 and 645 at 1080p), decides the same on 53 of 53 clips, and its
+  boxes have a mean IoU of 0.82 with the reference's. 7 ms of it are two passes of the network, which is the floor of
   this design, 2.5 ms is dlib on a patch; a frame without a face takes 27 to 38 ms.
 - On the first and 49th frames no detector has a wrong box, and `hog` and `cascade` both find 112 of the 118 marked
-  faces that are large enough. They differ on one frame, a face of 4% of the height, which `hog` has.
-- Rechecking frames where nothing was found (`recheck_empty`) finds that one face, and costs 14 ms a frame on average
-  and 100 to 200 ms on each such frame at 1080p; on 265 frames it changed no other decision. So it is not the default.
-  Of those 265, six had proposals of which dlib confirmed none; dlib's search of the whole frame found nothing there.
-- By size, `cascade` misses faces from 5% to 7% of the height (0.71 at 5%, 0.59 beside a large face) that `hog` finds.
+  faces that are large enough.
+- Rechecking frames where nothing was found (`recheck_empty`) costs 14 ms a frame on average, 45 at 1080p, and finds no
+  face more on these 106 frames. So it is not the default.
+- By size, `cascade` misses faces of 5% of the height (it finds 0.65, alone or beside a large face) that `hog` finds
+  (1.00 and 0.94); of 7% it finds all lone ones and 0.82 beside a large face (`hog` 0.94), from 10% all.
 - By group, no two groups' intervals part at 60 photos each; both detectors are lowest for black women (`hog` 0.92,
-  `cascade` 0.93) and highest for white men and women (1.00). `cascade` finds 0.985 of all, `hog` 0.973.
+  `cascade` 0.93) and highest for white men and women (1.00). `cascade` finds 0.983 of all, `hog` 0.973.
 """
 
 from __future__ import annotations

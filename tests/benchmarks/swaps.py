@@ -6,9 +6,8 @@ The photographs are those of UTKFace (`../shared/utkface`, named `age_gender_rac
 race, alike in age, pose, expression, colour and sharpness, make a pair: four pictures, each of them as he is and with
 the other's face. Whatever splits keep a pair together therefore share no photograph, neither as target nor as donor.
 
-The swap is the classic one by landmarks: the donor is warped over the triangles of the target's landmarks, matched in
-colour, light and sharpness, and laid in through a feathered hull. Real pictures then go through the same turn, scaling
-and JPEG as swapped ones, drawn from the same distributions, so that what was done to the file tells nothing.
+The swap is `face_swap.py`'s. Real pictures then go through the same turn, scaling and JPEG as swapped ones, drawn from
+the same distributions, so that what was done to the file tells nothing.
 """
 
 from __future__ import annotations
@@ -16,14 +15,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
-from scipy.spatial import Delaunay
 from scipy.spatial.distance import cdist
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,46 +27,24 @@ sys.path.insert(0, str(ROOT))
 
 from batch.faces.options import CropOptions, FaceOptions  # noqa: E402
 from batch.model.jpeg import recompress  # noqa: E402
-from batch.model.landmarks import Found, LandmarkNet, trusted  # noqa: E402
-from batch.model.self_blended import hull  # noqa: E402
+from batch.model.landmarks import LandmarkNet, trusted  # noqa: E402
 from batch.records import RgbImage  # noqa: E402
 from batch.storage.base import Storage  # noqa: E402
+from tests.benchmarks.face_swap import CHEEKS, EYES, NOSE_TIP, Floats, Photo, detail, hull_mask, swap  # noqa: E402
 from tests.support.face_outputs import Clip, write_output  # noqa: E402
 
 PHOTOS = ROOT.parent / "shared" / "utkface"
 FACES_A_PAIR = 4
 SHARD_FACES = 64
 
-Floats = npt.NDArray[np.float32]
-
 _GENDERS = ("male", "female")
 _RACES = ("white", "black", "asian", "indian", "other")
-_JAW, _NOSE_TIP, _EYES, _BROW, _TOP = (234, 454), 1, (33, 263), 9, 10
 # Nose tip within the middle half between the ears: beyond that, triangles of the far cheek fold over.
 _TURNED = 0.25
 # Worst matches that are thrown away: a mouth wide open is laid over one that is shut.
 _LEFT_OUT = 0.15
 # The blurriest tenth: fine detail as a share of contrast, and levels.
 _BLURRED, _LEAST_DETAIL = 0.05, 3.0
-_LIGHT_SIGMA = 0.09
-_SHARPEST_SIGMA_PX = 3.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Photo:
-    """A person."""
-
-    name: str
-    rgb: RgbImage
-    found: Found
-    age: int
-    group: str
-    """Gender and race."""
-
-    @property
-    def points_px(self) -> Floats:
-        """Landmarks, shape (468, 2)."""
-        return np.asarray(self.found.points * self.rgb.shape[0], np.float32)
 
 
 def read_photos(folder: Path, count: int, seed: int) -> list[Photo]:
@@ -79,7 +53,8 @@ def read_photos(folder: Path, count: int, seed: int) -> list[Photo]:
     Raises ValueError for a folder with fewer.
     """
     names = sorted(path.name for path in folder.glob("*.jpg"))
-    net, photos = LandmarkNet(), []
+    net = LandmarkNet()
+    photos: list[Photo] = []
     for place in np.random.default_rng(seed).permutation(len(names)):
         if len(photos) == count:
             break
@@ -115,17 +90,6 @@ def pair_photos(photos: Sequence[Photo], seed: int) -> list[tuple[Photo, Photo]]
     pairs.sort(key=lambda pair: (pair[0], pair[1].name))
     kept = [(first, second) for _, first, second in pairs[: round(len(pairs) * (1 - _LEFT_OUT))]]
     return [kept[place] for place in np.random.default_rng(seed).permutation(len(kept))]
-
-
-def swap(target: Photo, donor: Photo, rng: np.random.Generator) -> RgbImage:
-    """The target with the donor's face, uint8 of the target's shape."""
-    mask = _mask(target, rng)
-    warped = _warped(target, donor)
-    inside = mask > 0.5
-    lit = _in_the_light_of(_in_colours_of(warped, target.rgb, inside), target.rgb, mask, rng)
-    face = _as_sharp_as(lit, target.rgb, inside)
-    weights = mask[..., None]
-    return np.asarray(np.clip(face * weights + target.rgb * (1 - weights), 0, 255).round(), np.uint8)
 
 
 def finished(image: RgbImage, side: int, rng: np.random.Generator) -> RgbImage:
@@ -175,108 +139,32 @@ def _is_usable(photo: Photo) -> bool:
     if not trusted(photo.found) or photo.found.score < 0.9:
         return False
     points = photo.found.points
-    left, right = points[_JAW[0]], points[_JAW[1]]
+    left, right = points[CHEEKS[0]], points[CHEEKS[1]]
     across = right - left
-    nose = float((points[_NOSE_TIP] - left) @ across / max(float(across @ across), 1e-9))
+    nose = float((points[NOSE_TIP] - left) @ across / max(float(across @ across), 1e-9))
     inside = points[:, 1].max() < 1 and points.min() > -0.02 and points.max() < 1.02
     grey = float(np.std(photo.rgb.astype(np.int16) - photo.rgb.mean(axis=2, keepdims=True)))
     return abs(nose - 0.5) < _TURNED and bool(inside) and grey > 2 and not _is_blurred(photo)
 
 
 def _is_blurred(photo: Photo) -> bool:
-    inside = _hull_mask(photo) > 0
+    inside = hull_mask(photo) > 0
     luma = cv2.cvtColor(cv2.GaussianBlur(photo.rgb, (0, 0), 1.0), cv2.COLOR_RGB2GRAY)
     fine = float(cv2.Laplacian(luma, cv2.CV_32F)[inside].std() / max(float(luma[inside].std()), 1e-3))
-    return fine < _BLURRED or _detail(photo.rgb, inside) < _LEAST_DETAIL
+    return fine < _BLURRED or detail(photo.rgb, inside) < _LEAST_DETAIL
 
 
 def _look(photo: Photo) -> Floats:
     """What makes two people good to swap, as a point: shape with pose and expression, age, colour, sharpness."""
     points = photo.found.points - photo.found.points.mean(axis=0)
-    across = points[_EYES[1]] - points[_EYES[0]]
+    across = points[EYES[1]] - points[EYES[0]]
     turn = np.arctan2(across[1], across[0])
     level = points @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]], np.float32)
     shape = level / np.sqrt((level**2).mean()) / np.sqrt(level.size)
-    inside = _hull_mask(photo) > 0
+    inside = hull_mask(photo) > 0
     colour = cv2.cvtColor(photo.rgb, cv2.COLOR_RGB2LAB)[inside].mean(axis=0)
-    others = [photo.age / 60, *(colour / 150), 0.3 * np.log(_detail(photo.rgb, inside) + 0.1)]
+    others = [photo.age / 60, *(colour / 150), 0.3 * np.log(detail(photo.rgb, inside) + 0.1)]
     return np.concatenate([8 * shape.ravel(), others]).astype(np.float32)
-
-
-def _hull_mask(photo: Photo) -> Floats:
-    """1 within the outline of the face up to the middle of the forehead, where hair may begin."""
-    side, points = photo.rgb.shape[0], photo.points_px
-    corners = hull(photo.found, "face") * side
-    up = points[_TOP] - points[_BROW]
-    limit = float(points[_BROW] @ up + 0.5 * up @ up)
-    mask = np.zeros((side, side), np.float32)
-    cv2.fillConvexPoly(mask, np.round(corners).astype(np.int32), 1.0)
-    rows, columns = np.mgrid[:side, :side].astype(np.float32)
-    return np.where(columns * up[0] + rows * up[1] < limit, mask, 0).astype(np.float32)
-
-
-def _mask(target: Photo, rng: np.random.Generator) -> Floats:
-    """The hull, drawn in and feathered so that it ends before the face does; shape (side, side)."""
-    width = float(np.linalg.norm(target.points_px[_JAW[0]] - target.points_px[_JAW[1]]))
-    sigma = width * rng.uniform(0.02, 0.04)
-    drawn_in = cv2.erode(
-        _hull_mask(target), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(2 * sigma) + 1,) * 2)
-    )
-    return np.asarray(cv2.GaussianBlur(drawn_in, (0, 0), sigma), np.float32)
-
-
-def _warped(target: Photo, donor: Photo) -> Floats:
-    """The donor's face in the target's shape, pose and expression: affine within each triangle of landmarks."""
-    side = target.rgb.shape[0]
-    triangles = Delaunay(target.points_px).simplices
-    corners = target.points_px[triangles]
-    matrices = np.linalg.pinv(np.pad(corners, [(0, 0), (0, 0), (0, 1)], constant_values=1))
-    affine = np.concatenate([matrices @ donor.points_px[triangles], np.zeros((1, 3, 2))])
-    which = np.full((side, side), len(triangles), np.int32)
-    for number, corner in enumerate(np.round(corners).astype(np.int32)):
-        cv2.fillConvexPoly(which, corner, number)
-    rows, columns = np.mgrid[:side, :side]
-    places = np.einsum("yxc,yxcd->yxd", np.stack([columns, rows, np.ones_like(rows)], axis=2), affine[which])
-    across, down = np.moveaxis(places.astype(np.float32), 2, 0)
-    return cv2.remap(donor.rgb, across, down, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT).astype(np.float32)
-
-
-def _in_colours_of(face: Floats, target: RgbImage, inside: npt.NDArray[np.bool_]) -> Floats:
-    """Mean and deviation of each channel in L*a*b* (Reinhard et al., "Color Transfer between Images", 2001)."""
-    own, wanted = (
-        cv2.cvtColor(np.clip(rgb, 0, 255).astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for rgb in (face, target)
-    )
-    mean, deviation = own[inside].mean(axis=0), own[inside].std(axis=0)
-    factor = np.clip(wanted[inside].std(axis=0) / np.maximum(deviation, 1e-3), 0.7, 1.4)
-    moved = (own - mean) * factor + wanted[inside].mean(axis=0)
-    return np.asarray(255 * cv2.cvtColor(moved.astype(np.float32), cv2.COLOR_LAB2RGB), np.float32)
-
-
-def _in_the_light_of(face: Floats, target: RgbImage, mask: Floats, rng: np.random.Generator) -> Floats:
-    """Broad light and shadow of the target: its low frequencies within the hull, for the most part."""
-    sigma = _LIGHT_SIGMA * target.shape[0]
-    weights = mask[..., None]
-    total = cv2.GaussianBlur(mask, (0, 0), sigma)[..., None] + 1e-3
-    broad = [
-        cv2.GaussianBlur(picture * weights, (0, 0), sigma) / total for picture in (target.astype(np.float32), face)
-    ]
-    return np.asarray(face + rng.uniform(0.6, 0.95) * (broad[0] - broad[1]), np.float32)
-
-
-def _as_sharp_as(face: Floats, target: RgbImage, inside: npt.NDArray[np.bool_]) -> Floats:
-    """Blurred until it has no more detail than what it replaces."""
-    wanted = _detail(target, inside)
-    for sigma in (0.0, 0.5, 0.8, 1.1, 1.5, 2.0, _SHARPEST_SIGMA_PX):
-        soft = cv2.GaussianBlur(face, (0, 0), sigma) if sigma else face
-        if _detail(soft, inside) <= 1.1 * wanted:
-            return np.asarray(soft, np.float32)
-    return np.asarray(soft, np.float32)
-
-
-def _detail(rgb: npt.NDArray[Any], inside: npt.NDArray[np.bool_]) -> float:
-    """Deviation of the Laplacian of the grey picture."""
-    luma = cv2.cvtColor(np.clip(rgb, 0, 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
-    return float(cv2.Laplacian(luma, cv2.CV_32F)[inside].std())
 
 
 def main() -> None:

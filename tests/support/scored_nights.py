@@ -79,12 +79,7 @@ def score_night(
     thresholds: Thresholds | None = None, **changes: object,
 ) -> ScoreSummary:  # fmt: skip
     """Commits items as a run, and writes its summary. `reasons` are of those without a score, by key."""
-    recipe = Recipe(
-        run=run, night=night, bundle=bundle, options=SCORING.digest(), crops_options=FACES.digest(),
-        calibration=Calibration(), aggregation=Aggregation(), thresholds=thresholds or Thresholds(),
-        roots=tuple(source.root for source in sources), prefixes=tuple(source.uri("") for source in sources),
-        keep_crops=False,
-    )  # fmt: skip
+    recipe = recipe_of(sources, run=run, night=night, bundle=bundle, thresholds=thresholds)
     for unit in cut_units(items, FRAMES, f"run {run}"):
         found = [_looked(sources, item, logits, reasons or {}) for item in unit.items]
         results = tuple(result for result, _ in found)
@@ -92,6 +87,18 @@ def score_night(
         looked = Looked(results=results, crops=np.zeros((len(values), 1, 1, 3), np.uint8))
         write_unit(sink, unit, looked, unit_tables(unit, looked, values, recipe), recipe, {"predict": 0.1})
     return summarized(sink, sources, run=run, night=night, bundle=bundle, **changes)
+
+
+def recipe_of(
+    sources: Sequence[Storage], *, run: int, night: str, bundle: str, thresholds: Thresholds | None = None
+) -> Recipe:
+    """How a night's logits become rows: probabilities are the sigmoid of the logits."""
+    return Recipe(
+        run=run, night=night, bundle=bundle, options=SCORING.digest(), crops_options=FACES.digest(),
+        calibration=Calibration(), aggregation=Aggregation(), thresholds=thresholds or Thresholds(),
+        roots=tuple(source.root for source in sources), prefixes=tuple(source.uri("") for source in sources),
+        keep_crops=False,
+    )  # fmt: skip
 
 
 def summarized(
