@@ -63,12 +63,12 @@ _FRAMES = 4
 
 _TRAINING: dict[str, Any] = {
     "model": "cnn",
-    "epochs": 12,
+    "epochs": 4,
     "learning_rate": 0.002,
     "batch_size": 16,
     "balance": "weights",
 }
-"""A hundred drawn faces teach little: it shows the way, and how wide the intervals then are."""
+"""A hundred drawn faces teach a network next to nothing: it shows the way, and how the page says so."""
 
 
 def main(argv: list[str] | None = None) -> int:

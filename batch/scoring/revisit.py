@@ -26,6 +26,8 @@ from batch.storage.ranged import RangedFile
 
 FRAME_PX = 480
 """Longer side of the frames' pictures."""
+_FILES_A_PROCESS = 6
+"""A process takes a second or two to start, as long as a few files take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +122,7 @@ def revisit(
     )
     end_s = time.monotonic() + used.seconds
     seen = [Seen(problem="scored under another name on an earlier night") for _ in suspects]
-    workers = min(used.processes, len(places))
+    workers = min(used.processes, -(-len(places) // _FILES_A_PROCESS))
     with ThreadPoolExecutor(max(1, workers)) as pool:
         shares = [{place: refs[place] for place in places[number::workers]} for number in range(workers)]
         for found in pool.map(lambda share: _look(share, finder, limits, end_s), shares):
