@@ -53,7 +53,7 @@ def purge(options: PurgeOptions) -> Exit:
     sinks = [open_storage(output, S3Options(endpoint=options.s3_endpoint)) for output in options.outputs]
     scored = [sink for sink in sinks if kind_of(sink) == "score"]
     faces = [sink for sink in sinks if sink not in scored]
-    for report in purge_outputs(faces, request) if faces else []:
+    for report in purge_outputs(faces, request) if faces or not scored else []:
         _print(report)
     for sink in scored:
         _print(purge_scores(sink, (*request.sources, *request.videos)))

@@ -7,6 +7,7 @@ fakesift score demo/bundle demo/bucket demo/scores        # a laptop
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -230,6 +231,7 @@ def _write_page(night: _Night, runs: Sequence[int], summary: ScoreSummary, drift
     # Here, since charts and network take seconds to load and a run with nothing to do needs neither.
     from batch.reports.score import PictureOptions, write_score_report
 
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     pictures = PictureOptions(sources=night.inputs, faces=night.scoring.faces, limits=night.options.limits())
     write_score_report(
         night.sink,

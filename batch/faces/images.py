@@ -151,8 +151,10 @@ def _load_parsers() -> None:
 @contextmanager
 def _faults() -> Iterator[None]:
     """Pillow's errors for bad files as outcomes. Its parsers raise nearly every kind, hence the list."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageFile, UnidentifiedImageError
 
+    # face_recognition sets this to True when it is imported: cut files would then end in grey without a word.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         yield
     except Image.DecompressionBombError as error:

@@ -167,7 +167,12 @@ def _of_faces(suspect: Suspect, thresholds: Thresholds) -> list[str]:
         told.append(f"Of {suspect.tracks} faces, this one scores highest ({_score(track.probability)}).")
     if len(track.frames) > 1:
         hits = sum(frame.probability >= thresholds.fake_from for frame in track.frames)
-        told.append(f"{hits} of its {len(track.frames)} frames score {thresholds.fake_from:.2f} or more.")
+        many = (
+            f"{hits} of its {len(track.frames)} frames score"
+            if hits
+            else f"None of its {len(track.frames)} frames scores"
+        )
+        told.append(f"{many} {thresholds.fake_from:.2f} or more.")
     if track.uncertainty is not None and track.uncertainty >= _DISAGREEMENT:
         told.append("Its frames disagree: see the curve.")
     wide = track.top.face_box_px.width

@@ -140,7 +140,10 @@ def _look(share: Mapping[int, VideoRef], finder: FrameFinder, limits: LimitOptio
             if time.monotonic() > end_s:
                 found[place] = Seen(problem="not opened again: time was up")
                 continue
-            found[place] = _seen(isolated(ref), finder.options.crop.crop_size)
+            try:
+                found[place] = _seen(isolated(ref), finder.options.crop.crop_size)
+            except RuntimeError as error:  # no decoding process could be started: scores stand without pictures
+                found[place] = Seen(problem=f"could not be opened again: {error}")
         return found
     finally:
         isolated.close()

@@ -7,8 +7,8 @@
 `swaps.py` makes the data from the photographs of `../shared/utkface`; the project's own index, near-duplicates, split
 by source, reader, `fit` and evaluation do the rest. Rows: `cnn`, from scratch; `frozen-last` and `frozen`, the head
 alone on Xception's features (last, and of three depths); `whole`, fine-tuned; `self-blended`, fine-tuned on fakes made
-of the real photographs, no fake seen. With `--clips` each of them also scores the real clips of `../shared/corpus`,
-and `clips` learns on those alone, everybody who shares a clip with the tested person left out.
+of the real photographs, no fake seen. Each of them also scores the real clips of `../shared/corpus`, and
+`clips` learns on those alone, everybody who shares a clip with the tested person left out.
 
 The log-loss is of the network's own probabilities, before calibration. Intervals are 95%, by a bootstrap over pairs of
 people (of clips: over groups that share nobody).
@@ -110,10 +110,10 @@ ROWS = {
 CLIPS_ROW = "clips"
 
 
-def make_data(folder: Path, faces: int, sides: list[int], seed: int) -> dict[int, Data]:
+def make_data(folder: Path, faces: int, sides: list[int], seed: int, *, refined: bool) -> dict[int, Data]:
     """Swaps in each of the sizes, on disk under `folder`, indexed and split."""
     sinks = {side: LocalStorage(str(folder / str(side))) for side in sides}
-    write_swaps(sinks, faces, seed)
+    write_swaps(sinks, faces, seed, refined=refined)
     made = {}
     for side, sink in sinks.items():
         index = load_index([sink])
@@ -244,6 +244,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--backend", choices=["tensorflow", "jax"], default="tensorflow")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--refined", action="store_true", help="swaps matched in light and sharpness, lower JPEG quality"
+    )
     parser.add_argument("--no-clips", action="store_true", help="swaps alone")
     given = parser.parse_args()
     use_backend(given.backend)
@@ -256,7 +259,8 @@ def main() -> None:
 def run(rows: dict[str, Row], on_clips: Row | None, scratch: Path, given: argparse.Namespace) -> None:
     """Makes the data that the rows need, and prints their lines."""
     started = time.perf_counter()
-    data = make_data(scratch / "swaps", given.faces, sorted({row.side for row in rows.values()}), given.seed)
+    sides = sorted({row.side for row in rows.values()})
+    data = make_data(scratch / "swaps", given.faces, sides, given.seed, refined=given.refined) if sides else {}
     clips = {}
     for side in {row.side for row in [*rows.values(), *([on_clips] if on_clips else [])]}:
         if not given.no_clips:

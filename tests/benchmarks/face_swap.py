@@ -1,7 +1,7 @@
 """Two photographs of people in, one of them with the other's face out: the classic swap by landmarks.
 
-The donor is warped over the triangles of the target's landmarks, matched in colour, broad light and sharpness, and laid
-in through a feathered hull that ends within the face.
+The donor is warped over the triangles of the target's landmarks, matched in colour, and laid in through a feathered
+hull that ends within the face. A refined swap is matched in broad light and shadow and in sharpness besides.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class Photo:
         return np.asarray(self.found.points * self.rgb.shape[0], np.float32)
 
 
-def swap(target: Photo, donor: Photo, rng: np.random.Generator) -> RgbImage:
-    """The target with the donor's face, uint8 of the target's shape."""
+def swap(target: Photo, donor: Photo, rng: np.random.Generator, *, refined: bool = False) -> RgbImage:
+    """The target with the donor's face, uint8 of the target's shape; `refined` matches light and sharpness too."""
     mask = _mask(target, rng)
-    warped = _warped(target, donor)
     inside = mask > 0.5
-    lit = _in_the_light_of(_in_colours_of(warped, target.rgb, inside), target.rgb, mask, rng)
-    face = _as_sharp_as(lit, target.rgb, inside)
+    face = _in_colours_of(_warped(target, donor), target.rgb, inside)
+    if refined:
+        face = _as_sharp_as(_in_the_light_of(face, target.rgb, mask, rng), target.rgb, inside)
     weights = mask[..., None]
     return np.asarray(np.clip(face * weights + target.rgb * (1 - weights), 0, 255).round(), np.uint8)
 

@@ -170,13 +170,28 @@ def compare_engines(folder: Path, scratch: Path, frames: int, copies: int) -> No
     with ray_session(None, None) as ray:
         for repeat in range(2):
             units = list(cut_units(items, frames, str(repeat)))
-            start = time.perf_counter()
             pool = ScoringPool(ray, bundle, shared(f"actors{repeat}"), options)
-            done = sum(report.commit.crops for report in pool.run(units))
-            print(f"tasks and actors  {done / (time.perf_counter() - start):8.1f} crops/s, {done} crops", flush=True)
-            start = time.perf_counter()
-            done = sum(_through_ray_data(ray, bundle, shared(f"data{repeat}"), options, units))
-            print(f"Ray Data          {done / (time.perf_counter() - start):8.1f} crops/s, {done} crops", flush=True)
+            ways = {
+                "tasks and actors": (report.commit.crops for report in pool.run(units)),
+                "Ray Data": _through_ray_data(ray, bundle, shared(f"data{repeat}"), options, units),
+            }
+            for way, crops in ways.items():
+                _tell_engine(way, crops)
+
+
+def _tell_engine(way: str, crops: Iterator[int]) -> None:
+    """`whole` with the start of the workers and the model, `steady` from the first unit's end to the last one's."""
+    start = time.perf_counter()
+    first = next(crops)
+    begun, done = time.perf_counter(), 0
+    for count in crops:
+        done += count
+    end = time.perf_counter()
+    rate, load = done / max(1e-9, end - begun), os.getloadavg()[0]
+    print(
+        f"{way:<18} whole {(first + done) / (end - start):6.1f} crops/s, steady {rate:6.1f}, load {load:.1f}",
+        flush=True,
+    )
 
 
 def _through_ray_data(ray: Any, bundle: Any, shared: Any, options: Any, units: list[Any]) -> Iterator[int]:

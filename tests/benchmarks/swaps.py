@@ -3,8 +3,8 @@
     python tests/benchmarks/swaps.py [--faces 64] [--sheet swaps.png]     # a sheet to look at
 
 The photographs are those of UTKFace (`../shared/utkface`, named `age_gender_race_date`). Two people of one gender and
-race, alike in age, pose, expression, colour and sharpness, make a pair: four pictures, each of them as he is and with
-the other's face. Whatever splits keep a pair together therefore share no photograph, neither as target nor as donor.
+race, alike in age, pose, expression, colour and sharpness, make a pair: four pictures, each photograph as it is and
+with the other's face. Splits that keep a pair together therefore share no photograph, neither as target nor as donor.
 
 The swap is `face_swap.py`'s. Real pictures then go through the same turn, scaling and JPEG as swapped ones, drawn from
 the same distributions, so that what was done to the file tells nothing.
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +44,10 @@ _RACES = ("white", "black", "asian", "indian", "other")
 _TURNED = 0.25
 # Worst matches that are thrown away: a mouth wide open is laid over one that is shut.
 _LEFT_OUT = 0.15
+# Lowest quality, of plain and of refined swaps' data; the highest is 95.
+_JPEG = (85, 75)
+# Correlation of two photographs at 32 x 32; of unlike ones the highest is 0.949.
+_COPIES = 0.95
 # The blurriest tenth: fine detail as a share of contrast, and levels.
 _BLURRED, _LEAST_DETAIL = 0.05, 3.0
 
@@ -79,7 +84,7 @@ def pair_photos(photos: Sequence[Photo], seed: int) -> list[tuple[Photo, Photo]]
         members = [photo for photo in photos if photo.group == group]
         looks = np.stack([_look(photo) for photo in members])
         distances = cdist(looks, looks)
-        np.fill_diagonal(distances, np.inf)
+        distances[_same_picture(members)] = np.inf
         for place in np.random.default_rng(seed).permutation(len(members)):
             other = int(np.argmin(distances[place]))
             if not np.isfinite(distances[place, other]):
@@ -92,7 +97,7 @@ def pair_photos(photos: Sequence[Photo], seed: int) -> list[tuple[Photo, Photo]]
     return [kept[place] for place in np.random.default_rng(seed).permutation(len(kept))]
 
 
-def finished(image: RgbImage, side: int, rng: np.random.Generator) -> RgbImage:
+def finished(image: RgbImage, side: int, rng: np.random.Generator, *, refined: bool = False) -> RgbImage:
     """What every picture goes through, real or not: a small turn and zoom onto (side, side), and JPEG."""
     from_side = image.shape[0]
     zoom = rng.uniform(1.0, 1.1)
@@ -100,10 +105,10 @@ def finished(image: RgbImage, side: int, rng: np.random.Generator) -> RgbImage:
     matrix[:, 2] += (side - from_side) / 2 + rng.uniform(-0.02, 0.02, 2) * side
     soft = cv2.GaussianBlur(image, (0, 0), 0.5 * from_side / side) if side < 0.8 * from_side else image
     turned = cv2.warpAffine(soft, matrix, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
-    return recompress(np.asarray(turned, np.uint8), int(rng.integers(75, 96)))
+    return recompress(np.asarray(turned, np.uint8), int(rng.integers(_JPEG[refined], 96)))
 
 
-def make_clips(folder: Path, faces: int, sides: Sequence[int], seed: int) -> Iterator[Clip]:
+def make_clips(folder: Path, faces: int, sides: Sequence[int], seed: int, *, refined: bool = False) -> Iterator[Clip]:
     """At least `faces` faces, half of them swapped, four a pair, with a crop for each of `sides`.
 
     A clip's `source` is its pair, its part of the corpus the pair's gender and race.
@@ -114,25 +119,33 @@ def make_clips(folder: Path, faces: int, sides: Sequence[int], seed: int) -> Ite
     for number, pair in enumerate(pair_photos(photos, seed)[:wanted]):
         source = f"pair{number:05d}"
         for which, (target, donor) in enumerate((pair, pair[::-1])):
-            swapped = swap(target, donor, np.random.default_rng([seed, number, which]))
+            swapped = swap(target, donor, np.random.default_rng([seed, number, which]), refined=refined)
             for label, image in enumerate((target.rgb, swapped)):
                 name = f"{target.group}/{source}_{which}_{'fake' if label else 'real'}.jpg"
                 # One stream a picture and not a side: both sides show the same turn.
                 streams = [np.random.default_rng([seed, number, which, label]) for _ in sides]
-                crops = [finished(image, side, rng) for side, rng in zip(sides, streams, strict=True)]
+                crops = [finished(image, side, rng, refined=refined) for side, rng in zip(sides, streams, strict=True)]
                 yield Clip(key=name, label=label, source=source, crops=crops)
 
 
-def write_swaps(sinks: Mapping[int, Storage], faces: int, seed: int, folder: Path = PHOTOS) -> None:
+def write_swaps(
+    sinks: Mapping[int, Storage], faces: int, seed: int, folder: Path = PHOTOS, *, refined: bool = False
+) -> None:
     """Writes what `fakesift preprocess` would have written, an output for each side of the crops.
 
     Memory: all crops, 150 KB each at 224 pixels.
     """
-    clips = list(make_clips(folder, faces, list(sinks), seed))
+    clips = list(make_clips(folder, faces, list(sinks), seed, refined=refined))
     for place, (side, sink) in enumerate(sinks.items()):
         options = FaceOptions(crop=CropOptions(crop_size=side))
         of_side = [replace(clip, crops=[clip.crops[place]]) for clip in clips]
         write_output(sink, of_side, options=options, a_unit=SHARD_FACES)
+
+
+def _same_picture(photos: Sequence[Photo]) -> npt.NDArray[np.bool_]:
+    """Which are copies of one another, or the same: shape (n, n). The most alike are copies before all others."""
+    thumbs = np.stack([cv2.resize(photo.rgb, (32, 32), interpolation=cv2.INTER_AREA).mean(axis=2) for photo in photos])
+    return np.atleast_2d(np.corrcoef(thumbs.reshape(len(photos), -1))) > _COPIES
 
 
 def _is_usable(photo: Photo) -> bool:
@@ -174,8 +187,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sheet", default="swaps.png")
+    parser.add_argument("--refined", action="store_true")
     given = parser.parse_args()
-    clips = list(make_clips(PHOTOS, given.faces, [given.side], given.seed))
+    clips = list(make_clips(PHOTOS, given.faces, [given.side], given.seed, refined=given.refined))
     from batch.model.augment import contact_sheet
 
     Path(given.sheet).write_bytes(contact_sheet(np.stack([clip.crops[0] for clip in clips]), tile_px=given.side))

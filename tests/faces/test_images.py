@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from batch.faces.extract import extract_video
 from batch.faces.images import decode_image, is_image
@@ -107,7 +107,8 @@ def huge_png(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000)))
 
 
-def test_bad_files_are_outcomes(tmp_path: Path, picture: Image.Image) -> None:
+def test_bad_files_are_outcomes(tmp_path: Path, picture: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as face_recognition leaves it
     jpeg = encoded(picture, "JPEG")
     cases = {
         "empty.jpg": (b"", Reason.EMPTY_FILE),

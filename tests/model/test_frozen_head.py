@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from batch.faces.options import CropOptions, FaceOptions
 from batch.model.fit.feed import ReaderFeed
 from batch.model.fit.loop import fit
 from batch.model.fit.options import FitOptions
@@ -13,7 +14,9 @@ from batch.model.reader import FaceReader
 from batch.storage.local import LocalStorage
 from tests.benchmarks.accuracy import WEIGHTS
 from tests.benchmarks.frozen_head import FrozenNetwork
-from tests.support.face_outputs import Clip, write_output
+from tests.support.face_outputs import Clip, picture, write_output
+
+SIDE = 71
 
 pytestmark = pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"no weights: {WEIGHTS} is absent")
 
@@ -21,7 +24,8 @@ pytestmark = pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"no weights: {WEI
 @pytest.mark.slow
 def test_a_head_on_stored_features_is_the_head_that_fit_trains(tmp_path: Path) -> None:
     sink = LocalStorage(str(tmp_path))
-    write_output(sink, [Clip(key=f"{n}.jpg", label=n % 2, source=f"s{n}") for n in range(22)])
+    clips = [Clip(key=f"{n}.jpg", label=n % 2, source=f"s{n}", crops=[picture(n, SIDE)]) for n in range(22)]
+    write_output(sink, clips, options=FaceOptions(crop=CropOptions(crop_size=SIDE)))
     index = load_index([sink])
     network = NetworkOptions(weights=str(WEIGHTS), features="multi")
     data = DataOptions(batch_size=8, augment="none")

@@ -31,8 +31,9 @@ SURE, UNSURE, REAL = [[3.0] * FRAMES], [[0.2] * FRAMES], [[-3.0] * FRAMES]
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    made_bundle(LocalStorage(tmp_path_factory.mktemp("bundle")))
-    return load_bundle(LocalStorage(tmp_path_factory.getbasetemp() / "bundle0"))
+    sink = LocalStorage(tmp_path_factory.mktemp("bundle"))
+    made_bundle(sink)
+    return load_bundle(sink)
 
 
 @pytest.fixture(scope="module")
