@@ -279,6 +279,22 @@ def _placements(ray: Any, wanted: int | None) -> list[dict[str, Any]]:
     gpus = int(ray.cluster_resources().get("GPU", 0))
     if gpus:
         return [{"num_gpus": 1, "num_cpus": 0}] * min(gpus, wanted or gpus)
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
     chosen = [nodes[number % len(nodes)] for number in range(wanted or len(nodes))]
-    return [{"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)} for node in chosen]
+    return [
+        {
+            "num_cpus": 0,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=True),
+            "runtime_env": {"env_vars": _threads(node, chosen.count(node))},
+        }
+        for node in chosen
+    ]
+
+
+def _threads(node: Mapping[str, Any], sharing: int) -> dict[str, str]:
+    """As many threads for the network as the node has CPUs for each of its actors.
+
+    TensorFlow heeds `OMP_NUM_THREADS`, which is 1 for tasks: with it, Xception loads in 28 s instead of 5 and gives 5.4
+    crops/s instead of 11.6 on 2 cores.
+    """
+    return {"OMP_NUM_THREADS": str(max(1, int(node["Resources"]["CPU"]) // sharing))}
