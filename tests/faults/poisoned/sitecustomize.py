@@ -41,12 +41,12 @@ class _Poisoner(importlib.abc.MetaPathFinder):
 def _poisoned(decode: Any) -> Any:
     marked: dict[str, list[str]] = json.loads(os.environ["FAKESIFT_POISON"])
 
-    def decode_or_worse(file: Any, frames: Any) -> AbstractContextManager[Any]:
+    def decode_or_worse(file: Any, *options: Any) -> AbstractContextManager[Any]:
         if file._key in marked["abort"]:
             os.abort()
         while file._key in marked["hang"]:
             pass
-        return decode(file, frames)  # type: ignore[no-any-return]
+        return decode(file, *options)  # type: ignore[no-any-return]
 
     return decode_or_worse
 
