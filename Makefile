@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 
 test: check
 	$(BIN)/python -m pytest -m "not slow"
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not soak"
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

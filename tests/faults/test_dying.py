@@ -18,7 +18,7 @@ from jobs.preprocess import main
 from tests.faults.test_nodes import PATIENCE_S, cmdline, family, kill_all, wait_for_commits
 from tests.support.job import ROOT, fakesift, files, outcomes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.soak]
 
 
 def start(corpus: Path, output: Path, *prefix: str) -> "subprocess.Popen[str]":

@@ -38,7 +38,7 @@ def test_a_swap_changes_the_middle_of_the_face_and_nothing_around_it(pairs: list
         changed = np.abs(swapped.astype(int) - target.rgb).max(axis=2)
         inside = hull_mask(target) > 0
 
-        assert changed[~inside].mean() < 0.1
+        assert changed[~inside].mean() < 0.5
         assert changed[~inside].max() < 10
         assert np.median(changed[inside]) > 4
         # The donor's colours and light were made the target's: nobody sees a sticker.
