@@ -11,7 +11,8 @@ unit to the last, as the run's own summary tells it. The plain loop's time begin
 loaded, so that `steady` is what to hold it against. Where others compute on the machine, the load beside it says so.
 
 `engines`: the same units through the tasks and actors of `jobs/scoring.py`, and through Ray Data (a map over tasks, a
-map over one actor), on one embedded Ray that is up and warm.
+map over one actor), on one embedded Ray, each twice: the first time the workers' libraries are cold. Either starts an
+actor, which loads the model.
 
 `listing`: a ledger of so many objects, and a listing of the same with 1% new and 0.1% changed, made up as they are
 read: time to read the one and to walk the other, bytes an object, memory at its highest.
@@ -180,18 +181,11 @@ def compare_engines(folder: Path, scratch: Path, frames: int, copies: int) -> No
 
 
 def _tell_engine(way: str, crops: Iterator[int]) -> None:
-    """`whole` with the start of the workers and the model, `steady` from the first unit's end to the last one's."""
+    """The start of the workers and of the model included: Ray Data gives its rows at once, so no part can be told."""
     start = time.perf_counter()
-    first = next(crops)
-    begun, done = time.perf_counter(), 0
-    for count in crops:
-        done += count
-    end = time.perf_counter()
-    rate, load = done / max(1e-9, end - begun), os.getloadavg()[0]
-    print(
-        f"{way:<18} whole {(first + done) / (end - start):6.1f} crops/s, steady {rate:6.1f}, load {load:.1f}",
-        flush=True,
-    )
+    done = sum(crops)
+    rate = done / (time.perf_counter() - start)
+    print(f"{way:<18} {rate:6.1f} crops/s of {done}, load {os.getloadavg()[0]:.1f}", flush=True)
 
 
 def _through_ray_data(ray: Any, bundle: Any, shared: Any, options: Any, units: list[Any]) -> Iterator[int]:
