@@ -102,15 +102,11 @@ def test_evaluate_refuses_what_was_seen_and_both_backends_agree(faces: Path, cal
 
 
 @pytest.mark.slow
-def test_jax_trains_with_two_workers_and_a_loss_that_is_no_number_stops_it(faces: Path, tmp_path: Path) -> None:
+def test_jax_trains_with_two_workers(faces: Path, tmp_path: Path) -> None:
     short = ("--model", "cnn", "--batch-size", 16, "--augment", "none", "--workers", 2, "--backend", "jax")
     done = fakesift("train", faces, tmp_path / "jax", *short, "--epochs", 2)
     assert done.returncode == 0, done.stderr
     assert len(history(tmp_path / "jax")) == 2
-    broken = fakesift("train", faces, tmp_path / "nan", *short, "--epochs", 3, "--learning-rate", "1e30")
-    assert broken.returncode == 1
-    assert "loss is" in broken.stderr and "learning rate" in broken.stderr
-    assert "Traceback" not in broken.stderr
 
 
 def refused(*places: Path, **options: object) -> str:
