@@ -22,11 +22,13 @@ from batch.model.judgement import (
     worst_mistakes,
 )
 from batch.model.manifest import Manifest
+from batch.model.parquet import zstd_parquet
 from batch.model.plan import DataOptions, plan_epoch
 from batch.model.reader import FaceReader
 from batch.model.records import FaceIndex, Split
-from batch.model.scan import PREDICTIONS, to_parquet
+from batch.model.scan import PREDICTIONS
 from batch.shards.runfile import RunFile
+from batch.shards.summary import SUMMARY
 from batch.storage.base import Storage
 from jobs.fitting import Trained
 from jobs.splitting import Prepared
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from batch.model.bundle import Bundle
 
 BUNDLE = "bundle/"
-SUMMARY = "summary.json"
 SHEET = "augmented.png"
 _SHEET_FACES = 32
 
@@ -58,7 +59,7 @@ def conclude(
     judgement = fit_judgement(raw[Split.VALIDATION])
     tables = {name: recalibrated(table, judgement.calibration) for name, table in raw.items()}
     evaluations = {name: judged(table, name, judgement, prevalence) for name, table in tables.items()}
-    output.put(PREDICTIONS, to_parquet(pa.concat_tables(tables.values())))
+    output.put(PREDICTIONS, zstd_parquet(pa.concat_tables(tables.values())))
     bundle = _save(output, index, prepared, trained, run, judgement, evaluations)
     mistakes = worst_mistakes(tables[Split.TEST], threshold=judgement.thresholds.half)
     sheet = _sheet(output, index, prepared, data) if pictures else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Any, TypeVar
 
@@ -29,6 +29,11 @@ class Exit(IntEnum):
 def say(line: str) -> None:
     """Prints a line on standard error, where all progress goes."""
     print(line, file=sys.stderr, flush=True)
+
+
+def listing(counts: Mapping[str, int]) -> str:
+    """`no_face 4, several_faces 6`."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def guarded(run: Callable[[], Exit], name: str) -> int:

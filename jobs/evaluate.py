@@ -20,13 +20,15 @@ from batch.model.fit.engine import use_backend
 from batch.model.groups import group_faces
 from batch.model.index import load_index, unfinished
 from batch.model.judgement import Judgement, predictions_table, worst_mistakes
+from batch.model.parquet import zstd_parquet
 from batch.model.records import FaceIndex, Scores
-from batch.model.scan import PREDICTIONS, to_parquet
+from batch.model.scan import PREDICTIONS
 from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
+from batch.shards.summary import SUMMARY
 from batch.storage.base import Storage
 from batch.storage.open import open_storage
 from batch.storage.s3 import S3Options
-from jobs.conclude import SUMMARY, crops_of, judged
+from jobs.conclude import crops_of, judged
 from jobs.console import EXIT_CODES, Exit, guarded, parse, say, shown
 from jobs.identities import look_at_faces
 from jobs.predict import predict
@@ -172,7 +174,7 @@ def _tell(
         crops=crops_of(index, mistakes) if pictures else None,
         warning=warning,
     )
-    output.put(PREDICTIONS, to_parquet(table))
+    output.put(PREDICTIONS, zstd_parquet(table))
     summary = {
         "bundle_digest": bundle.digest,
         "predictions_digest": digest_of([float(value) for value in scores.logits]),

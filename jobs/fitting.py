@@ -7,14 +7,13 @@ last one; a driver that died goes on from it when the same command runs again.
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batch.model.fit.options import FitOptions
 from batch.model.index import load_index
@@ -24,9 +23,6 @@ from batch.model.records import EpochRecord, Scores, Split
 from batch.model.split import SPLITS, SplitTable
 from batch.storage.base import Storage
 from jobs.predict import keras_environment
-
-if TYPE_CHECKING:
-    from batch.model.fit.loop import StepReport
 
 CHECKPOINTS = "checkpoints"
 JUDGED = (Split.VALIDATION, Split.TEST)
@@ -183,6 +179,7 @@ def _fit(work: Work, board: Any) -> Trained | None:
     rank, workers = context.get_world_rank(), context.get_world_size()
     _use_threads(work.fit.backend)
     from batch.model.augment import apply
+    from batch.model.bundle import keras_bytes
     from batch.model.fit.feed import ReaderFeed
     from batch.model.fit.loop import Hooks, fit
     from batch.model.reader import FaceReader
@@ -199,7 +196,7 @@ def _fit(work: Work, board: Any) -> Trained | None:
     if rank:
         return None
     return Trained(
-        model=_saved(result.model()), history=result.history, best=result.best, scores=scores, device=_device(work)
+        model=keras_bytes(result.model()), history=result.history, best=result.best, scores=scores, device=_device(work)
     )
 
 
@@ -239,13 +236,6 @@ def _restored(checkpoint: Any) -> Iterator[Path | None]:
         return
     with checkpoint.as_directory() as folder:
         yield Path(folder)
-
-
-def _saved(model: Any) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.keras")
-        model.save(path)
-        return path.read_bytes()
 
 
 def _device(work: Work) -> str:
@@ -307,8 +297,3 @@ def _board(ray: Any, tell: Callable[[Told], None]) -> Iterator[Any]:
     finally:
         done.set()
         thread.join()
-
-
-def step_of(told: Told) -> StepReport | None:
-    """The news as a step, if it is one."""
-    return None if isinstance(told, EpochRecord) else told

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 from batch.corpus.labels import CorpusNotes, choose_labels, label_videos
 from batch.corpus.listing import list_videos, sample_videos
@@ -30,15 +29,15 @@ from batch.shards.purged import load_purged
 from batch.shards.retry import retry_unit
 from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
 from batch.shards.summary import PLAN, SUMMARY, Summary, kind_counts, summarize
-from batch.storage.base import AccessError, Storage, StorageError, under_way
-from batch.storage.open import open_storage, probe_put_if_absent
+from batch.storage.base import Storage, under_way
+from batch.storage.open import open_storage
 from batch.storage.s3 import S3Options
-from jobs.console import EXIT_CODES, Exit, guarded, parse, say
+from jobs.console import EXIT_CODES, Exit, guarded, listing, parse, say
 from jobs.fanout import fan_out
 from jobs.metrics import JobMetrics
 from jobs.preprocess_options import PreprocessOptions
 from jobs.progress import Progress, progress
-from jobs.session import check_seen_by_all, ray_session
+from jobs.session import check_conditional_writes, check_seen_by_all, ray_session
 
 
 @dataclass(slots=True)
@@ -65,7 +64,7 @@ def preprocess(options: PreprocessOptions) -> Exit:
         raise ValueError(f"input {source.root}: no mp4, mov, mkv, avi, webm or mpg file there")
     units = _plan(options, source, sink, state)
     if not options.single_writer:
-        _probe(sink)
+        check_conditional_writes(sink)
     run = RunFile(kind="preprocess", input=source.root, shaping=options.shaping(), versions=installed_versions())
     claim_output(sink, run)
     done = _done(options, sink)
@@ -83,15 +82,6 @@ def _done(options: PreprocessOptions, sink: Storage) -> dict[str, list[Commit]]:
         for commit in read_commits(sink):
             done.setdefault(commit.unit, []).append(commit)
     return done
-
-
-def _probe(sink: Storage) -> None:
-    try:
-        probe_put_if_absent(sink)
-    except AccessError:
-        raise
-    except StorageError as error:
-        raise ValueError(f"output {error}; or say --single-writer and run one job at a time") from error
 
 
 def _plan(options: PreprocessOptions, source: Storage, sink: Storage, state: _State) -> Iterator[WorkUnit]:
@@ -261,8 +251,8 @@ def _tell(options: PreprocessOptions, sink: Storage, summary: Summary, state: _S
         say(f"labels: {state.notes.missing_files} entries without a file ({examples})")
     print(f"listed     {summary.listed:>8}")
     print(f"kept       {summary.kept:>8}   {summary.faces} faces")
-    print(f"set aside  {aside:>8}   {_listing(summary.set_aside)}")
-    print(f"faults     {faults:>8}   {_listing(summary.faults)}")
+    print(f"set aside  {aside:>8}   {listing(summary.set_aside)}")
+    print(f"faults     {faults:>8}   {listing(summary.faults)}")
     print(f"shards     {sink.uri('faces/')}")
     print(f"page       {sink.uri('report.html')}")
     if not summary.closes or summary.listed != state.listed:
@@ -270,10 +260,6 @@ def _tell(options: PreprocessOptions, sink: Storage, summary: Summary, state: _S
     if options.too_many_faults(faults, summary.listed):
         raise RuntimeError(f"{faults} faults, more than --max-faults {options.max_faults}")
     return Exit.FAULTS if faults and options.strict else Exit.OK
-
-
-def _listing(counts: Any) -> str:
-    return ", ".join(f"{name} {n}" for name, n in counts.items())
 
 
 def main(argv: list[str] | None = None) -> int:

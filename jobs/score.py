@@ -10,7 +10,7 @@ import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -31,14 +31,14 @@ from batch.scoring.twins import TwinWriter
 from batch.scoring.units import cut_units
 from batch.shards.purged import load_purged
 from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
-from batch.storage.base import AccessError, Storage, StorageError, under_way
-from batch.storage.open import open_storage, probe_put_if_absent
+from batch.storage.base import AccessError, Storage, under_way
+from batch.storage.open import open_storage
 from batch.storage.s3 import S3Options
-from jobs.console import EXIT_CODES, Exit, guarded, parse, say
+from jobs.console import EXIT_CODES, Exit, guarded, listing, parse, say
 from jobs.progress import Progress, progress
 from jobs.score_options import ScoreOptions
 from jobs.scoring import PoolOptions, ScoringPool, Shared
-from jobs.session import check_seen_by_all, ray_session
+from jobs.session import check_conditional_writes, check_seen_by_all, ray_session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ def _prepare(options: ScoreOptions) -> tuple[_Night, int]:
     for each in inputs:
         refuse_nested(each, sink)
     if not options.single_writer:
-        _probe(sink)
+        check_conditional_writes(sink)
     claim_output(sink, RunFile(kind="score", input="", shaping={}, versions=installed_versions()))
     last = check_free(sink)
     files = read_ledger_files(sink)
@@ -121,15 +121,6 @@ def _prepare(options: ScoreOptions) -> tuple[_Night, int]:
         planner=planner,
     )  # fmt: skip
     return night, last
-
-
-def _probe(sink: Storage) -> None:
-    try:
-        probe_put_if_absent(sink)
-    except AccessError:
-        raise
-    except StorageError as error:
-        raise ValueError(f"output {error}; or say --single-writer and run one job at a time") from error
 
 
 def _nothing_to_do(night: _Night) -> Exit:
@@ -287,12 +278,12 @@ def _summary(
 
 def _tell(night: _Night, summary: ScoreSummary, own: CommitSums) -> Exit:
     total = summary.total
-    print(f"listed     {sum(summary.listed.values()):>8}   {_listing(summary.listed)}")
-    print(f"looked at  {total.items:>8}   {_listing(total.why)}; {total.same} by the content of others")
-    print(f"scored     {total.scored:>8}   {_listing(total.bands)}")
-    print(f"set aside  {sum(total.set_aside.values()):>8}   {_listing(total.set_aside)}")
-    print(f"faults     {sum(total.faults.values()):>8}   {_listing(total.faults)}")
-    print(f"left       {sum(summary.left.values()):>8}   {_listing(summary.left)}")
+    print(f"listed     {sum(summary.listed.values()):>8}   {listing(summary.listed)}")
+    print(f"looked at  {total.items:>8}   {listing(total.why)}; {total.same} by the content of others")
+    print(f"scored     {total.scored:>8}   {listing(total.bands)}")
+    print(f"set aside  {sum(total.set_aside.values()):>8}   {listing(total.set_aside)}")
+    print(f"faults     {sum(total.faults.values()):>8}   {listing(total.faults)}")
+    print(f"left       {sum(summary.left.values()):>8}   {listing(summary.left)}")
     print(f"vanished   {summary.vanished:>8}")
     print(f"scores     {night.sink.uri('items/')}")
     print(f"page       {night.sink.uri('report.html')}")
@@ -309,10 +300,6 @@ def _tell(night: _Night, summary: ScoreSummary, own: CommitSums) -> Exit:
     if not night.options.strict:
         return Exit.OK
     return Exit.FAULTS if total.faults else Exit.DRIFT if summary.drift else Exit.OK
-
-
-def _listing(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {n}" for name, n in counts.items())
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,7 +13,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from batch.storage.base import Storage
+from batch.storage.base import AccessError, Storage, StorageError
+from batch.storage.open import probe_put_if_absent
 from jobs.console import Exit, say
 
 # One native thread a task: two tasks on one core otherwise fight for it.
@@ -107,6 +108,21 @@ def _check_reachable(address: str | None) -> None:
 def alive_nodes(ray: Any) -> list[dict[str, Any]]:
     """The cluster's living nodes."""
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def check_conditional_writes(sink: Storage) -> None:
+    """Refuses an OUTPUT whose store lets the second of two writers win.
+
+    Raises:
+        ValueError: if it does so, or fails.
+        AccessError: if it may not be written to.
+    """
+    try:
+        probe_put_if_absent(sink)
+    except AccessError:
+        raise
+    except StorageError as error:
+        raise ValueError(f"output {error}; or say --single-writer and run one job at a time") from error
 
 
 def check_seen_by_all(ray: Any, places: dict[str, Storage], sink: Storage) -> None:

@@ -16,10 +16,11 @@ from batch.model.index import load_index, unfinished
 from batch.model.records import FaceIndex
 from batch.model.split import SplitTable, make_split
 from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
+from batch.shards.summary import SUMMARY
 from batch.storage.base import AccessError, Storage
 from batch.storage.open import open_storage
 from batch.storage.s3 import S3Options
-from jobs.conclude import SUMMARY, conclude
+from jobs.conclude import conclude
 from jobs.console import EXIT_CODES, Exit, guarded, parse, say
 from jobs.fitting import Placement, Trained, Work, train_on_ray
 from jobs.session import check_seen_by_all, ray_session

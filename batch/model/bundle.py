@@ -145,7 +145,7 @@ def save_bundle(
             raise ValueError(f"bundle: got an extra file named {name!r}, expected letters, digits, dots and dashes")
     if prefix and not prefix.endswith("/"):
         raise ValueError(f"bundle: got prefix {prefix!r}, expected a slash at its end")
-    weights = _keras_bytes(model)
+    weights = keras_bytes(model)
     golden, tolerance = _measure(load_keras(weights, sink.uri(prefix + MODEL)))
     contents = {MODEL: weights, GOLDEN: golden.to_bytes(), **(extras or {})}
     files = {name: BundleFile(sha256=_sha256(data), size_bytes=len(data)) for name, data in sorted(contents.items())}
@@ -228,7 +228,8 @@ def _measure(model: keras.Model) -> tuple[Golden, dict[str, float]]:
     }
 
 
-def _keras_bytes(model: keras.Model) -> bytes:
+def keras_bytes(model: keras.Model) -> bytes:
+    """The network as a `.keras` file, in float32 whatever it computes in."""
     from batch.model.predictor import in_precision
 
     with tempfile.TemporaryDirectory() as folder:

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batch.model.near_duplicates import read_columns
+from batch.model.parquet import zstd_parquet
 from batch.model.records import FaceIndex, Shard
 from batch.records import Box, RgbImage
 from batch.schemas import ENCODINGS_VERSION, encodings_schema
@@ -69,9 +70,7 @@ class Encodings:
     def to_parquet(self) -> bytes:
         """The file's content."""
         values = pa.FixedSizeListArray.from_arrays(pa.array(self.values.ravel()), LENGTH)
-        buffer = io.BytesIO()
-        pq.write_table(pa.table([self.faces, values], schema=encodings_schema()), buffer, compression="zstd")
-        return buffer.getvalue()
+        return zstd_parquet(pa.table([self.faces, values], schema=encodings_schema()))
 
     @classmethod
     def from_parquet(cls, data: bytes) -> Encodings:

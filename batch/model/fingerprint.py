@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batch.model.groups import group_faces
+from batch.model.parquet import zstd_parquet
 from batch.model.perceptual_hash import WORDS, Hashes, Looks, close_pairs
 from batch.model.records import FaceIndex
 from batch.schemas import FINGERPRINT_VERSION, fingerprint_schema
@@ -54,9 +55,7 @@ class Fingerprint:
         for kind, values in zip(_KINDS, (self.names, self.endings, self.pictures), strict=True):
             kinds += [kind] * len(values)
             digests += [value.tobytes() for value in values]
-        buffer = io.BytesIO()
-        pq.write_table(pa.table([kinds, digests], schema=fingerprint_schema()), buffer, compression="zstd")
-        return buffer.getvalue()
+        return zstd_parquet(pa.table([kinds, digests], schema=fingerprint_schema()))
 
     @classmethod
     def from_parquet(cls, data: bytes) -> Fingerprint:

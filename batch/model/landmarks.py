@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch.faces.blazeface import model_path
+from batch.model.parquet import zstd_parquet
 from batch.model.records import FaceIndex
 from batch.records import RgbImage
 from batch.schemas import LANDMARKS_VERSION, landmarks_schema
@@ -133,9 +134,7 @@ class Landmarks:
 
 def write_landmarks(sink: Storage, tables: Iterable[pa.Table]) -> None:
     """Puts the tables of all workers into one file, so that later epochs and runs read instead of computing."""
-    buffer = io.BytesIO()
-    pq.write_table(pa.concat_tables(tables), buffer, compression="zstd")
-    sink.put(KEY, buffer.getvalue())
+    sink.put(KEY, zstd_parquet(pa.concat_tables(tables)))
 
 
 def read_landmarks(sink: Storage, index: FaceIndex) -> Landmarks:

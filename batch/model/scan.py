@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batch.model.plan import DataOptions, Rows, plan_scan
 from batch.model.reader import FaceReader
@@ -51,10 +48,3 @@ def joined(parts: Sequence[Scores]) -> Scores:
     rows = np.concatenate([part.rows for part in parts])
     order = np.argsort(rows)
     return Scores(rows=rows[order], logits=np.concatenate([part.logits for part in parts])[order])
-
-
-def to_parquet(table: pa.Table) -> bytes:
-    """The file's content."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from batch.model.assign import assign_groups
 from batch.model.groups import Groups, Pairs, group_faces, largest_group
+from batch.model.parquet import zstd_parquet
 from batch.model.records import FaceIndex, Split
 from batch.schemas import SPLITS_VERSION, splits_schema
 
@@ -119,9 +120,7 @@ class SplitTable:
 
     def to_parquet(self) -> bytes:
         """The file's content; equal tables give equal bytes under one pyarrow version."""
-        buffer = io.BytesIO()
-        pq.write_table(self.table, buffer, compression="zstd")
-        return buffer.getvalue()
+        return zstd_parquet(self.table)
 
     @classmethod
     def from_parquet(cls, data: bytes) -> SplitTable:

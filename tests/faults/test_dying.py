@@ -15,8 +15,9 @@ from batch.shards.verify import verify_output
 from batch.storage.base import Storage
 from batch.storage.open import open_storage
 from jobs.preprocess import main
-from tests.faults.test_nodes import PATIENCE_S, cmdline, family, kill_all, wait_for_commits
+from tests.faults.test_nodes import PATIENCE_S, cmdline, wait_for_commits
 from tests.support.job import ROOT, fakesift, files, outcomes
+from tests.support.processes import family, kill_all
 
 pytestmark = [pytest.mark.slow, pytest.mark.soak]
 

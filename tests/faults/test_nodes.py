@@ -5,7 +5,6 @@
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from batch.shards.commit import committed_keys, read_commits
 from batch.shards.read import latest_outcomes
 from batch.storage.base import Storage
 from batch.storage.open import open_storage
+from tests.support.processes import family, kill_all, raylet_of
 
 ROOT = Path(__file__).parents[2]
 RUNS = int(os.environ.get("FAKESIFT_KILLS", "3"))
@@ -34,27 +34,6 @@ def start(corpus: Path, output: Path, address: str) -> subprocess.Popen[str]:
 def finish(job: subprocess.Popen[str]) -> None:
     told, _ = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 0, told
-
-
-def family(pid: int) -> list[int]:
-    """A process and all that descend from it, youngest first."""
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            found = family(int(child)) + found
-    return found
-
-
-def kill_all(pids: list[int]) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-
-
-def raylet_of(node: Any) -> int:
-    return int(node.all_processes["raylet"][0].process.pid)
 
 
 def workers_of(node: Any) -> list[int]:
