@@ -185,6 +185,8 @@ def items_schema() -> pa.Schema:
         pa.field("fingerprint", pa.string()),  # 32 hex digits: equal for equal content
         pa.field("bundle", pa.string(), nullable=False),  # digest
         pa.field("options", pa.string(), nullable=False),  # digest of what shapes a score beside the bundle
+        pa.field("runtime", pa.string()),  # what computed the network: keras or openvino; null without a score
+        pa.field("precision", pa.string()),  # of its arithmetic: float32 or bfloat16; null without a score
         pa.field("run", pa.int32(), nullable=False),
     ]
     return pa.schema(fields, metadata={"fakesift.schema": ITEMS_VERSION})

@@ -27,6 +27,8 @@ from cluster.ship import locked_dependencies, staged_code
 JOBS = {
     "preprocess": True,
     "train": True,
+    "tune": True,
+    "evaluate": True,
     "score": True,
     "plan": True,
     "status": False,

@@ -10,6 +10,7 @@ from importlib import import_module
 COMMANDS = {
     "preprocess": ("jobs.preprocess", "video corpus to Parquet shards of face crops"),
     "train": ("jobs.train", "face shards to a model bundle with its report and card"),
+    "tune": ("jobs.tune", "what every configuration of a grid reaches, and the best one's bundle"),
     "evaluate": ("jobs.evaluate", "a bundle on other faces, with intervals and slices"),
     "score": ("jobs.score", "what is new in buckets, scored with a model bundle; each night"),
     "status": ("jobs.status", "what an output holds, what is left, which files are faults"),

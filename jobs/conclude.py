@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +27,10 @@ from batch.model.reader import FaceReader
 from batch.model.records import FaceIndex, Split
 from batch.model.scan import PREDICTIONS
 from batch.shards.runfile import RunFile
-from batch.shards.summary import SUMMARY
 from batch.storage.base import Storage
+from jobs.console import begun
 from jobs.fitting import Trained
+from jobs.quiet import import_keras
 from jobs.splitting import Prepared
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ SHEET = "augmented.png"
 _SHEET_FACES = 32
 
 
+@begun()
 def conclude(
     output: Storage,
     index: FaceIndex,
@@ -51,8 +52,13 @@ def conclude(
     *,
     prevalence: float,
     pictures: bool,
-) -> None:
-    """Writes predictions, bundle, page and card, and `summary.json` last."""
+) -> dict[str, Any]:
+    """Writes predictions, bundle, page and card. Gives what `summary.json` says of them, which the caller puts last.
+
+    Raises:
+        RuntimeError: for a shard that was damaged since, weights that no bundle can have, or an OUTPUT that may not
+            be written to any more.
+    """
     split = prepared.split.table
     columns = {"groups": split["group"].combine_chunks(), "splits": split["split"].combine_chunks()}
     raw = {name: predictions_table(index, scores, NO_CALIBRATION, **columns) for name, scores in trained.scores.items()}
@@ -84,7 +90,7 @@ def conclude(
         key=f"{BUNDLE}report.html",
     )
     write_card(output, bundle=bundle, evaluations=told, split_counts=counts, key=f"{BUNDLE}MODEL_CARD.md")
-    summary = {
+    return {
         "bundle_digest": bundle.digest,
         "splits": counts,
         "device": trained.device,
@@ -92,7 +98,6 @@ def conclude(
         "epochs": len(trained.history),
         "metrics": {name: evaluation.headline() for name, evaluation in evaluations.items()},
     }
-    output.put(SUMMARY, json.dumps(summary, indent=1).encode())
 
 
 def judged(table: pa.Table, name: str, judgement: Judgement, prevalence: float) -> Evaluation:
@@ -127,6 +132,7 @@ def _save(
     judgement: Judgement,
     evaluations: Mapping[str, Evaluation],
 ) -> Bundle:
+    import_keras()
     from batch.model.bundle import load_keras, save_bundle
 
     manifest = Manifest(

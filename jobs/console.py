@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any, TypeVar
 
@@ -36,11 +37,27 @@ def listing(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
+@contextmanager
+def begun() -> Iterator[None]:
+    """Around what follows the first task, or as a decorator: what was wrong input before is a failure from here on.
+
+    Raises:
+        RuntimeError: in place of `ValueError` and `AccessError`.
+    """
+    from batch.storage.base import AccessError
+
+    try:
+        yield
+    except (ValueError, AccessError) as error:
+        raise RuntimeError(f"stopped: {error}") from error
+
+
 def guarded(run: Callable[[], Exit], name: str) -> int:
     """Runs a job; errors that a person can mend become one line and an exit code.
 
     `ValueError` and `AccessError` before the first task are wrong input (2). Jobs turn later ones into
-    `RuntimeError`, which is a failure (1). A bug propagates with its traceback.
+    `RuntimeError`, which is a failure (1), by `begun` or `batch.storage.base.under_way`. A bug propagates with its
+    traceback.
     """
     from batch.storage.base import AccessError, StorageError
 
@@ -54,10 +71,13 @@ def guarded(run: Callable[[], Exit], name: str) -> int:
         return Exit.FAILED
 
 
-def parse(options: type[T], command: str, doc: str | None, argv: list[str] | None, more: str = "") -> T:
+def parse(
+    options: type[T], command: str, doc: str | None, argv: list[str] | None, more: str = "", default: T | None = None
+) -> T:
     """A command's options from its arguments; wrong ones end the process with code 2.
 
-    `doc` is the module's docstring, in which example commands stand on lines of their own.
+    `doc` is the module's docstring, in which example commands stand on lines of their own. `default` has the values of
+    what is not given.
     """
     import tyro
 
@@ -67,6 +87,7 @@ def parse(options: type[T], command: str, doc: str | None, argv: list[str] | Non
         args=argv,
         prog=f"fakesift {command}",
         description="\n".join([*lines, "", more]),
+        default=tyro.MISSING_NONPROP if default is None else default,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
 

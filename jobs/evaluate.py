@@ -29,7 +29,7 @@ from batch.storage.base import Storage
 from batch.storage.open import open_storage
 from batch.storage.s3 import S3Options
 from jobs.conclude import crops_of, judged
-from jobs.console import EXIT_CODES, Exit, guarded, parse, say, shown
+from jobs.console import EXIT_CODES, Exit, begun, guarded, parse, say, shown
 from jobs.identities import look_at_faces
 from jobs.predict import predict
 from jobs.session import check_seen_by_all, ray_session
@@ -91,11 +91,9 @@ def evaluate(options: EvaluateOptions) -> Exit:
     output = _claimed(options, sinks, bundle, index, s3)
     with ray_session(options.address, None) as ray:
         places = {f"faces {number}": sink for number, sink in enumerate(sinks, 1)}
-        check_seen_by_all(ray, {**places, "bundle": bundle.sink}, output or bundle.sink)
-        try:
+        check_seen_by_all(ray, {**places, "bundle": bundle.sink}, output)
+        with begun():
             seen = _seen(ray, bundle, index)
-        except ValueError as error:
-            raise RuntimeError(f"stopped: {error}") from error
         if len(seen.rows) and not options.allow_seen:
             raise ValueError(f"{seen}; such figures say nothing of new data: expected other data, or --allow-seen")
         labelled = np.flatnonzero(index.labels >= 0)
@@ -103,8 +101,10 @@ def evaluate(options: EvaluateOptions) -> Exit:
             raise ValueError(
                 f"{', '.join(sink.root for sink in sinks)}: no face has a label, expected some to judge by"
             )
-        scores = predict(ray, bundle, index, labelled, backend=options.backend, gpus=options.gpus_per_worker)
-    _tell(options, output, bundle, index, scores, seen)
+        with begun():
+            scores = predict(ray, bundle, index, labelled, backend=options.backend, gpus=options.gpus_per_worker)
+    with begun():
+        _tell(options, output, bundle, index, scores, seen)
     return Exit.OK
 
 

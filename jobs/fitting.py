@@ -40,6 +40,8 @@ class Work:
     network: NetworkOptions
     data: DataOptions
     fit: FitOptions
+    judged: tuple[Split, ...] = JUDGED
+    """Splits that the best epoch's network scores at the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ class Trained:
     best: int
     """Place of the best epoch in the history."""
     scores: dict[str, Scores]
-    """By split: validation and test."""
+    """By split: those of `Work.judged`."""
     device: str
     """As TensorFlow or JAX calls it."""
 
@@ -177,30 +179,39 @@ def _fit(work: Work, board: Any) -> Trained | None:
 
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
-    _use_threads(work.fit.backend)
+    use_threads(work.fit.backend)
     from batch.model.augment import apply
     from batch.model.bundle import keras_bytes
     from batch.model.fit.feed import ReaderFeed
     from batch.model.fit.loop import Hooks, fit
+    from batch.model.landmarks import read_landmarks
     from batch.model.reader import FaceReader
 
     index = load_index(work.sinks)
     if index.digest != work.data_digest:
         raise ValueError(f"faces: the data changed while training: digest {index.digest}, expected {work.data_digest}")
     split = SplitTable.from_parquet(work.output.read(SPLITS))
-    with FaceReader(index, work.data, rank, workers) as reader, _restored(ray.train.get_checkpoint()) as folder:
+    landmarks = read_landmarks(work.output, index) if work.data.synthetic == "self-blended" else None
+    with (
+        FaceReader(index, work.data, rank, workers, landmarks=landmarks) as reader,
+        _restored(ray.train.get_checkpoint()) as folder,
+    ):
         feed = ReaderFeed(reader, index, split.rows(Split.TRAIN), split.rows(Split.VALIDATION), work.data)
         augment = None if work.data.augment == "none" else partial(apply, recipe=work.data.augment)
         result = fit(work.network, feed, work.fit, hooks=_hooks(board, rank, Hooks), restore=folder, augment=augment)
-        scores = {str(name): result.score(feed.scan(split.rows(name))).scores for name in JUDGED}
+        scores = {str(name): result.score(feed.scan(split.rows(name))).scores for name in work.judged}
     if rank:
         return None
     return Trained(
-        model=keras_bytes(result.model()), history=result.history, best=result.best, scores=scores, device=_device(work)
+        model=keras_bytes(result.model()),
+        history=result.history,
+        best=result.best,
+        scores=scores,
+        device=device_name(work.fit.backend),
     )
 
 
-def _use_threads(backend: str) -> None:
+def use_threads(backend: str) -> None:
     """Cores as they were given: two workers on one machine would otherwise each take all."""
     import ray
 
@@ -238,8 +249,9 @@ def _restored(checkpoint: Any) -> Iterator[Path | None]:
         yield Path(folder)
 
 
-def _device(work: Work) -> str:
-    if work.fit.backend == "jax":
+def device_name(backend: str) -> str:
+    """As the backend calls what it computes on in this process."""
+    if backend == "jax":
         import jax
 
         return str(jax.devices()[0].device_kind)

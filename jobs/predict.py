@@ -13,9 +13,9 @@ from jobs.progress import progress
 
 if TYPE_CHECKING:
     from batch.model.bundle import Bundle
-    from batch.model.predictor import Predictor
+    from batch.model.predictor import BatchPredictor
 
-_LOADED: dict[str, Predictor] = {}
+_LOADED: dict[str, BatchPredictor] = {}
 """The network of this worker process, by its bundle's digest: at most one."""
 
 

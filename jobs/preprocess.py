@@ -24,7 +24,7 @@ from batch.faces.isolate import IsolatedExtractor, LimitOptions
 from batch.records import Reason, VideoRef, WorkUnit
 from batch.shards.build import UnitReport, build_unit
 from batch.shards.close import remove_orphans, remove_stale, unit_of
-from batch.shards.commit import Commit, committed_keys, read_commits
+from batch.shards.commit import Commit, committed_keys, read_commits, unit_name
 from batch.shards.purged import load_purged
 from batch.shards.retry import retry_unit
 from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
@@ -38,6 +38,7 @@ from jobs.metrics import JobMetrics
 from jobs.preprocess_options import PreprocessOptions
 from jobs.progress import Progress, progress
 from jobs.session import check_conditional_writes, check_seen_by_all, ray_session
+from jobs.worklog import unit_log
 
 
 @dataclass(slots=True)
@@ -162,7 +163,12 @@ def _extract(
 def _task(extractor: Extractor, limits: LimitOptions, sink: Storage, unit: WorkUnit) -> UnitReport:
     isolated = _isolated(pickle.dumps((extractor, limits)))
     isolated.announce(unit.videos)
-    return build_unit(unit, isolated, extractor.source.root, sink, extractor.options.digest())
+    source = extractor.source
+    with unit_log(unit_name(unit.id, unit.generation), videos=len(unit.videos)) as log:
+        look = log.watched(isolated, lambda video: source.uri(video.key))
+        report = build_unit(unit, look, source.root, sink, extractor.options.digest())
+        log.done("unit committed" if report.won else "unit was committed before", **report.commit.reasons)
+    return report
 
 
 @lru_cache(maxsize=1)

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 LOG_EVERY_S = 10.0
 # The first tasks load their libraries: an end foretold from them would be far off.
 _TOLD_FROM = 0.05
-_SHOWN = {"kept": ("kept", "green"), "set_aside": ("set aside", "yellow"), "fault": ("faults", "red")}
+_SHOWN = {
+    **{"kept": ("kept", "green"), "scored": ("scored", "green")},
+    **{"set_aside": ("set aside", "yellow"), "fault": ("faults", "red")},
+}
 
 
 class Progress(Protocol):
@@ -27,7 +30,7 @@ class Progress(Protocol):
         """Tells how many there are, once that is known."""
 
     def add(self, counts: Counter[str]) -> None:
-        """Adds finished ones: `kept`, `set_aside`, `fault` are shown; `before` is from an earlier run."""
+        """Adds finished ones: `kept`, `scored`, `set_aside`, `fault` are shown; `before` is from an earlier run."""
 
 
 @contextmanager

@@ -15,14 +15,16 @@ from typing import Annotated
 
 import tyro
 
+from batch.model.purge import purge_training
 from batch.scoring.purge import purge_scores
-from batch.shards.purge import PurgeRequest, purge_outputs
+from batch.shards.purge import PurgeRequest, named_uris, purge_outputs
 from batch.shards.purge_faces import PurgeReport
 from batch.shards.runfile import kind_of
 from batch.storage.open import open_storage
 from batch.storage.s3 import S3Options
-from jobs.console import Exit, guarded, parse, shown
+from jobs.console import Exit, guarded, parse, say, shown
 
+_MADE_OF_FACES = ("train", "tune", "score")
 _EXIT_CODES = "Exit codes: 0 done, also if there was nothing of it; 1 failed, run it again; 2 wrong usage or no output."
 
 
@@ -33,7 +35,8 @@ class PurgeOptions:
     outputs: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT...", help_behavior_hint="(one or more)")
     ]
-    """Outputs of preprocess and score. Scores know no sources: there, a name stands for the item of that uri or key."""
+    """Outputs of preprocess, train, tune and score. Only those of preprocess know sources: give them in the same
+    command, and all that came from a source goes from the others too. Alone, a name there stands for a video."""
     source: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], shown("URI|KEY|ID", "none; may be given several times")
     ] = ()
@@ -51,12 +54,21 @@ def purge(options: PurgeOptions) -> Exit:
     """Purges the outputs and prints what was taken out of each."""
     request = PurgeRequest(sources=tuple(options.source), videos=tuple(options.video))
     sinks = [open_storage(output, S3Options(endpoint=options.s3_endpoint)) for output in options.outputs]
-    scored = [sink for sink in sinks if kind_of(sink) == "score"]
-    faces = [sink for sink in sinks if sink not in scored]
-    for report in purge_outputs(faces, request) if faces or not scored else []:
+    kinds = [kind_of(sink) for sink in sinks]
+    faces = [sink for sink, kind in zip(sinks, kinds, strict=True) if kind not in _MADE_OF_FACES]
+    names = (*request.sources, *request.videos)
+    uris = sorted(named_uris(faces, request)) if faces else []
+    # What was made of the faces first: cut off between, the faces still know which videos are meant.
+    for sink, kind in zip(sinks, kinds, strict=True):
+        if kind == "score":
+            _print(purge_scores(sink, (*names, *uris)))
+        elif kind in _MADE_OF_FACES:
+            report = purge_training(sink, names, uris)
+            _print(report)
+            if report.faces:
+                say("  the weights learnt from them stay: train anew, and delete the old bundle and its checkpoints")
+    for report in purge_outputs(faces, request) if faces else []:
         _print(report)
-    for sink in scored:
-        _print(purge_scores(sink, (*request.sources, *request.videos)))
     return Exit.OK
 
 

@@ -7,7 +7,6 @@ fakesift score demo/bundle demo/bucket demo/scores        # a laptop
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,9 +34,12 @@ from batch.storage.base import AccessError, Storage, under_way
 from batch.storage.open import open_storage
 from batch.storage.s3 import S3Options
 from jobs.console import EXIT_CODES, Exit, guarded, listing, parse, say
+from jobs.metrics import JobMetrics
 from jobs.progress import Progress, progress
+from jobs.quiet import import_keras
+from jobs.runtime import chosen_runtime
 from jobs.score_options import ScoreOptions
-from jobs.scoring import PoolOptions, ScoringPool, Shared
+from jobs.scoring import PoolOptions, ScoringPool, Shared, gpu_count
 from jobs.session import check_conditional_writes, check_seen_by_all, ray_session
 
 
@@ -73,6 +75,7 @@ class _Done:
     refused: dict[int, str] = field(default_factory=dict)
     refused_items: int = 0
     actors: int = 0
+    runtime: str = ""
 
 
 def score(options: ScoreOptions) -> Exit:
@@ -147,6 +150,7 @@ def _recipe(night: _Night, run: int) -> Recipe:
         roots=tuple(each.root for each in night.inputs),
         prefixes=tuple(each.uri("") for each in night.inputs),
         keep_crops=night.options.keep_crops,
+        precision=night.scoring.precision,
     )
 
 
@@ -177,29 +181,38 @@ def _while_in_time(night: _Night, items: Iterable[Item], bar: Progress) -> Itera
 
 def _look_and_score(night: _Night, recipe: Recipe, units: Iterable[ScoreUnit], done: _Done, bar: Progress) -> None:
     options = night.options
-    pool_options = PoolOptions(
-        extract_workers=options.extract_workers, score_actors=options.score_actors, batch_size=options.batch_size,
-        precision=options.precision,
-    )  # fmt: skip
     extractor = MediaExtractor(
         source=night.inputs[0], sources=night.inputs, options=night.scoring.faces, pictures=False
     )
-    shared = Shared(extractor=extractor, limits=options.limits(), sink=night.sink, recipe=recipe)
     places = {f"input {number + 1}": each for number, each in enumerate(night.inputs)}
     with ray_session(options.address, options.extract_workers) as ray:
         check_seen_by_all(ray, {**places, "output": night.sink}, night.sink)
+        runtime = chosen_runtime(options.runtime, gpu_count(ray))
+        pool_options = PoolOptions(
+            extract_workers=options.extract_workers, score_actors=options.score_actors, batch_size=options.batch_size,
+            precision=options.precision, runtime=runtime,
+        )  # fmt: skip
+        own = replace(recipe, runtime=runtime)
+        shared = Shared(extractor=extractor, limits=options.limits(), sink=night.sink, recipe=own)
         pool = ScoringPool(ray, night.bundle, shared, pool_options)
-        done.actors = pool.actors
+        metrics = JobMetrics("score")
+        done.actors, done.runtime = pool.actors, runtime
         done.began = done.began or time.monotonic()
         for report in pool.run(units):
             _note(report.commit, done, bar)
+            _count(report.commit, metrics)
         done.refused.update(pool.refused.inputs)
         done.refused_items += pool.refused.items
 
 
 def _note(commit: ScoreCommit, done: _Done, bar: Progress) -> None:
     done.items += commit.listed
-    bar.add(Counter({"kept" if kind == "scored" else kind: count for kind, count in commit.kinds.items()}))
+    bar.add(Counter(commit.kinds))
+
+
+def _count(commit: ScoreCommit, metrics: JobMetrics) -> None:
+    outcomes = {"scored": commit.kinds.get("scored", 0), **commit.reasons}
+    metrics.unit(reasons=outcomes, faces=commit.crops, bytes_read=commit.bytes_read, requests=commit.requests)
 
 
 def _close(night: _Night, run: int, done: _Done) -> Exit:
@@ -222,7 +235,8 @@ def _write_page(night: _Night, runs: Sequence[int], summary: ScoreSummary, drift
     # Here, since charts and network take seconds to load and a run with nothing to do needs neither.
     from batch.reports.score import PictureOptions, write_score_report
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if not night.options.no_pictures:
+        import_keras()
     pictures = PictureOptions(sources=night.inputs, faces=night.scoring.faces, limits=night.options.limits())
     write_score_report(
         night.sink,
@@ -230,7 +244,11 @@ def _write_page(night: _Night, runs: Sequence[int], summary: ScoreSummary, drift
         commits=read_commits(night.sink, commit_keys(night.sink, runs)),
         drift=drift,
         bundle=night.bundle,
-        options={"job": asdict(night.options), **asdict(night.scoring), "versions": installed_versions()},
+        options={
+            "job": asdict(night.options),
+            **{**asdict(night.scoring), "runtime": summary.runtime},
+            "versions": installed_versions(),
+        },
         pictures=None if night.options.no_pictures else pictures,
     )
 
@@ -273,6 +291,8 @@ def _summary(
         requests=sums.counts["requests"],
         seconds={**{name: round(spent, 3) for name, spent in sorted(sums.seconds.items())}, "wall": round(wall_s, 3)},
         rates={name: round(value, 4) for name, value in rates.items()},
+        runtime=done.runtime,
+        precision=night.scoring.precision,
     )
 
 

@@ -14,6 +14,7 @@ from batch.scoring.listing import FilterOptions, parse_time
 from batch.scoring.plan import PlanOptions
 from batch.scoring.records import ScoringOptions
 from jobs.console import shown
+from jobs.runtime import Wanted, check_runtime
 
 _LEAST_PLACES = 3
 
@@ -47,7 +48,10 @@ class ScoreOptions:
     """Keep the face crops in faces/, so that another bundle with the same crop options needs no second look at the
     videos. They are biometric data."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the network's arithmetic."""
+    """Of the network's arithmetic. Scores in the one are not those in the other: what was scored in float32 is
+    scored again. The bundle says how far golden logits may differ."""
+    runtime: Wanted = "auto"
+    """What computes the network. openvino is an extra for CPUs; auto takes it where it is installed and no GPU is."""
     night: Annotated[str | None, shown("YYYY-MM-DD", "today in UTC")] = None
     """The night that this run belongs to: the partition of its rows, and what retries are counted by."""
     address: Annotated[str | None, shown("ADDRESS", "an embedded Ray")] = None
@@ -121,6 +125,7 @@ class ScoreOptions:
         self.plan()
         self.limits()
         self.when()
+        check_runtime(self.runtime)
         counts = {"extract workers": self.extract_workers, "score actors": self.score_actors}
         for name, value in {**counts, "batch size": self.batch_size}.items():
             if value is not None and value < 1:

@@ -9,6 +9,7 @@ through the driver, and end with a commit of their own.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import threading
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from batch.faces.isolate import IsolatedExtractor, LimitOptions
 from batch.model.bundle import Bundle
-from batch.model.golden import Precision
+from batch.model.golden import Precision, Runtime
 from batch.scoring.kept import recall
 from batch.scoring.look import MediaExtractor, look, videos_of
 from batch.scoring.records import Looked, ScoreUnit
@@ -29,9 +30,11 @@ from batch.scoring.tables import Recipe, unit_tables
 from batch.scoring.units import make_unit
 from batch.scoring.write import UnitReport, write_unit
 from batch.storage.base import AccessError, Storage
+from jobs.runtime import runtime_environment
+from jobs.worklog import unit_log
 
 if TYPE_CHECKING:
-    from batch.model.predictor import Predictor
+    from batch.model.predictor import BatchPredictor
 
 _HELD_AN_ACTOR = 3
 """Units that an actor is given at once: one is computed while the next one's crops arrive and the last one's are put
@@ -47,6 +50,7 @@ class PoolOptions:
     score_actors: int | None = None
     batch_size: int = 32
     precision: Precision = "float32"
+    runtime: Runtime = "keras"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +88,7 @@ class Scorer:
         """Loads nothing yet, so that what is wrong with the bundle is told by `load`."""
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         self._bundle, self._shared, self._options = bundle, shared, options
-        self._predictor: Predictor | None = None
+        self._predictor: BatchPredictor | None = None
         self._turn = threading.Lock()
 
     def load(self) -> None:
@@ -97,8 +101,13 @@ class Scorer:
             if self._predictor is not None:
                 return
             try:
-                made = self._bundle.predictor(batch_size=self._options.batch_size, precision=self._options.precision)
-            except ValueError as error:
+                made = self._bundle.predictor(
+                    batch_size=self._options.batch_size,
+                    precision=self._options.precision,
+                    runtime=self._options.runtime,
+                    threads=int(os.environ.get("OMP_NUM_THREADS", "0")) or None,
+                )
+            except (ValueError, ImportError) as error:
                 raise RuntimeError(f"stopped: {error}") from error
             crop = self._bundle.face_options.crop.crop_size
             if made.side != crop:
@@ -116,7 +125,10 @@ class Scorer:
             logits = self._predictor(looked.crops)
             seconds = {"predict": time.perf_counter() - start}
         tables = unit_tables(unit, looked, logits, self._shared.recipe)
-        return write_unit(self._shared.sink, unit, looked, tables, self._shared.recipe, seconds)
+        with unit_log(unit.id, "unit scored", faces=len(looked.crops)) as log:
+            report = write_unit(self._shared.sink, unit, looked, tables, self._shared.recipe, seconds)
+            log.done("unit committed" if report.won else "unit was committed before")
+        return report
 
 
 def look_task(shared: Shared, unit: ScoreUnit) -> tuple[LookReport, Looked | None]:
@@ -128,10 +140,15 @@ def look_task(shared: Shared, unit: ScoreUnit) -> tuple[LookReport, Looked | Non
             return LookReport(taken=len(unit.items)), recalled
     isolated = _isolated(pickle.dumps((shared.extractor, shared.limits)))
     isolated.announce(videos_of(unit))
-    try:
-        looked, taken = look(unit, isolated, options.crop.crop_size, keep_encoded=shared.recipe.keep_crops)
-    except AccessError as error:
-        return LookReport(taken=0, refused=str(error)), None
+    sources = shared.extractor.sources
+    with unit_log(unit.id, items=len(unit.items)) as log:
+        watched = log.watched(isolated, lambda video: sources[int(video.part)].uri(video.key))
+        try:
+            looked, taken = look(unit, watched, options.crop.crop_size, keep_encoded=shared.recipe.keep_crops)
+        except AccessError as error:
+            log.say(logging.ERROR, "unit refused", error=str(error))
+            return LookReport(taken=0, refused=str(error)), None
+        log.done("unit looked at", items=taken, faces=len(looked.crops))
     return LookReport(taken=taken), looked
 
 
@@ -150,7 +167,7 @@ class ScoringPool:
         self._salt = f"{shared.recipe.run} {shared.recipe.bundle} {shared.recipe.options}"
         self._look = ray.remote(num_cpus=1, num_returns=2, max_retries=_RETRIES)(look_task)
         self._shared = ray.put(shared)
-        self._actors = [self._actor(bundle, shared, place) for place in _placements(ray, options.score_actors)]
+        self._actors = [self._actor(bundle, shared, place) for place in _placements(ray, options)]
         self._loading = [actor.load.remote() for actor in self._actors]
         self._given: Counter[int] = Counter()
         self.refused = Refused()
@@ -270,7 +287,12 @@ class _RayErrors:
             raise RuntimeError(f"Ray gave up: {' '.join(str(error).split())[:300]}; run again to go on") from error
 
 
-def _placements(ray: Any, wanted: int | None) -> list[dict[str, Any]]:
+def gpu_count(ray: Any) -> int:
+    """Of the cluster."""
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def _placements(ray: Any, options: PoolOptions) -> list[dict[str, Any]]:
     """Where the actors go: one a GPU, or without any one a node.
 
     On CPUs an actor asks for no CPU: its threads and the extraction beside it share the node by the operating system's
@@ -278,8 +300,9 @@ def _placements(ray: Any, wanted: int | None) -> list[dict[str, Any]]:
     """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    if gpus:
+    wanted, environment = options.score_actors, runtime_environment(options.runtime)
+    gpus = gpu_count(ray)
+    if gpus and options.runtime == "keras":
         return [{"num_gpus": 1, "num_cpus": 0}] * min(gpus, wanted or gpus)
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
     chosen = [nodes[number % len(nodes)] for number in range(wanted or len(nodes))]
@@ -287,7 +310,7 @@ def _placements(ray: Any, wanted: int | None) -> list[dict[str, Any]]:
         {
             "num_cpus": 0,
             "scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=True),
-            "runtime_env": {"env_vars": _threads(node, chosen.count(node))},
+            "runtime_env": {"env_vars": {**environment, **_threads(node, chosen.count(node))}},
         }
         for node in chosen
     ]

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ _SHOW_CURSOR = "\x1b[?25h"
 def ray_session(address: str | None, workers: int | None) -> Iterator[Any]:
     """Joins the cluster at `address`, or starts an embedded one and stops it. Gives the `ray` module.
 
+    What workers log goes to their own logs on their nodes as JSON lines, with Ray's ids of job, node and task.
+
     Raises:
         ConnectionError: if there is no cluster at `address`.
         RuntimeError: if the embedded one does not start in time, as on a machine that is too busy.
@@ -39,6 +41,7 @@ def ray_session(address: str | None, workers: int | None) -> Iterator[Any]:
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
+    from ray.job_config import JobConfig
 
     _check_reachable(address)
     root = str(Path(__file__).resolve().parents[1])
@@ -46,7 +49,14 @@ def ray_session(address: str | None, workers: int | None) -> Iterator[Any]:
         **ONE_THREAD,
         "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
-    settings: dict[str, Any] = {"runtime_env": {"env_vars": environment}, "logging_level": logging.ERROR}
+    # Not by `ray.init(logging_config=...)`, which would have this process log in that form, too.
+    workers_log = JobConfig()
+    workers_log.set_py_logging_config(ray.LoggingConfig(encoding="JSON", additional_log_standard_attrs=["name"]))
+    settings: dict[str, Any] = {
+        "runtime_env": {"env_vars": environment},
+        "job_config": workers_log,
+        "logging_level": logging.ERROR,
+    }
     if address is None:
         settings |= {"num_cpus": workers, "include_dashboard": False}
     try:
@@ -59,6 +69,8 @@ def ray_session(address: str | None, workers: int | None) -> Iterator[Any]:
         raise RuntimeError(f"Ray did not start: {' '.join(str(error).split())}; run again to go on") from error
     try:
         with _watched(ray) if address is None else nullcontext():
+            if address is not None:
+                _tell_if_busy(ray)
             yield ray
     finally:
         ray.shutdown()
@@ -94,6 +106,44 @@ def _watched(ray: Any) -> Iterator[None]:
         thread.join()
 
 
+def _tell_if_busy(ray: Any) -> None:
+    """A line on what the first task will wait for, since Ray itself waits in silence."""
+    cpus, free = (int(found.get("CPU", 0)) for found in (ray.cluster_resources(), ray.available_resources()))
+    if not cpus:
+        say("waiting for a CPU: no node of the cluster has one for tasks; work begins once such a node joins")
+    elif not free:
+        say(f"waiting for a CPU: other jobs have all {cpus} of the cluster; work begins when one is free")
+
+
+def check_room(ray: Any, *, workers: int, cpus: float, gpus: float, can_grow: bool) -> None:
+    """Looks whether workers that must run at once have room; says what they wait for where it may yet come.
+
+    Args:
+        ray: the module, in a session that has run nothing yet.
+        workers: how many.
+        cpus: of each.
+        gpus: of each.
+        can_grow: whether nodes may join, as on a cluster.
+
+    Raises:
+        ValueError: if they never will.
+    """
+    wanted = {"CPU": workers * cpus, "GPU": workers * gpus}
+    all_, free = ray.cluster_resources(), ray.available_resources()
+    if any(all_.get(name, 0) < amount for name, amount in wanted.items()):
+        asked = f"the workers ask for {_amounts(wanted)} at once, and there are {_amounts(all_)}"
+        if not can_grow:
+            raise ValueError(f"{asked}; expected fewer or smaller workers, or a cluster (--address)")
+        say(f"waiting for room: {asked}; training begins once such nodes have joined")
+    elif any(free.get(name, 0) < amount for name, amount in wanted.items()):
+        asked = f"the workers ask for {_amounts(wanted)} at once, and other jobs leave {_amounts(free)}"
+        say(f"waiting for room: {asked}; training begins when they have ended")
+
+
+def _amounts(resources: Mapping[str, float]) -> str:
+    return " and ".join(f"{resources.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
+
+
 def _check_reachable(address: str | None) -> None:
     """Ray itself tries a dead address for minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
@@ -125,11 +175,11 @@ def check_conditional_writes(sink: Storage) -> None:
         raise ValueError(f"output {error}; or say --single-writer and run one job at a time") from error
 
 
-def check_seen_by_all(ray: Any, places: dict[str, Storage], sink: Storage) -> None:
+def check_seen_by_all(ray: Any, places: dict[str, Storage], sink: Storage | None) -> None:
     """Refuses a local folder that some node does not see.
 
-    A probe file is put into OUTPUT and looked for on every node; an INPUT is looked for as a folder, since nothing
-    may be written into it.
+    A probe file is put into OUTPUT, if there is one, and looked for on every node; an INPUT is looked for as a folder,
+    since nothing may be written into it.
 
     Raises:
         ValueError: naming the folder and the nodes.
@@ -141,11 +191,12 @@ def check_seen_by_all(ray: Any, places: dict[str, Storage], sink: Storage) -> No
     if len(nodes) < 2 or not local:
         return
     probe = f".fakesift-probe-{uuid.uuid4().hex}"
-    if sink.is_local:
+    if sink is not None and sink.is_local:
         sink.put(probe, b"probe")
     try:
         look = ray.remote(num_cpus=0, max_retries=0)(_unseen)
-        paths = {name: str(Path(p.root) / probe) if p.root == sink.root else p.root for name, p in local.items()}
+        written = None if sink is None else sink.root
+        paths = {name: str(Path(p.root) / probe) if p.root == written else p.root for name, p in local.items()}
         asked = [
             look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(paths)
             for node in nodes
@@ -157,7 +208,7 @@ def check_seen_by_all(ray: Any, places: dict[str, Storage], sink: Storage) -> No
                     "expected a shared file system or s3://"
                 )
     finally:
-        if sink.is_local:
+        if sink is not None and sink.is_local:
             sink.delete(probe)
 
 

@@ -13,6 +13,7 @@ from batch.shards.runfile import read_run
 from batch.shards.summary import SUMMARY
 from batch.storage.base import Storage
 from jobs.train_progress import epoch_line, figures_line, read_history
+from jobs.tune_status import tune_status
 
 
 def train_status(sink: Storage, *, as_json: bool) -> None:
@@ -57,5 +58,5 @@ def _tally_line(tally: Tally) -> str:
     return f"{tally.items} items, {tally.scored} scored ({coverage}), {aside} set aside, {faults} faults"
 
 
-OTHERS: Mapping[str, Callable[..., None]] = {"train": train_status, "score": scoring_status}
+OTHERS: Mapping[str, Callable[..., None]] = {"train": train_status, "tune": tune_status, "score": scoring_status}
 """By kind of job; `preprocess` is told by `jobs.status` itself."""

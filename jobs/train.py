@@ -13,18 +13,20 @@ from typing import Any
 
 from batch.model.fit.engine import use_backend
 from batch.model.index import load_index, unfinished
-from batch.model.records import FaceIndex
+from batch.model.records import FaceIndex, Split
 from batch.model.split import SplitTable, make_split
 from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
 from batch.shards.summary import SUMMARY
-from batch.storage.base import AccessError, Storage
+from batch.storage.base import Storage
 from batch.storage.open import open_storage
 from batch.storage.s3 import S3Options
 from jobs.conclude import conclude
-from jobs.console import EXIT_CODES, Exit, guarded, parse, say
+from jobs.console import EXIT_CODES, Exit, begun, guarded, parse, say
 from jobs.fitting import Placement, Trained, Work, train_on_ray
-from jobs.session import check_seen_by_all, ray_session
+from jobs.landmarks import keep_landmarks
+from jobs.session import check_room, check_seen_by_all, ray_session
 from jobs.splitting import prepare
+from jobs.train_config import with_config
 from jobs.train_options import TrainOptions
 from jobs.train_progress import figures_line, train_progress
 
@@ -52,15 +54,19 @@ def train(options: TrainOptions) -> Exit:
     with ray_session(options.address, None if options.address else _cores(options)) as ray:
         places = {**{f"faces {number}": sink for number, sink in enumerate(sinks, 1)}, "output": output}
         check_seen_by_all(ray, places, output)
-        try:
+        cpus, gpus = options.cpus_per_worker or 1, options.gpus_per_worker
+        check_room(ray, workers=options.workers, cpus=cpus, gpus=gpus, can_grow=options.address is not None)
+        with begun():
             prepared = prepare(ray, options.split_options(), index, output)
-            _print_counts(prepared.split)
+            print_counts(prepared.split)
+            if options.synthetic == "self-blended":
+                keep_landmarks(ray, index, prepared.split.rows(Split.TRAIN), output)
             trained = _fit(ray, options, sinks, output, index)
-        except (ValueError, AccessError) as error:
-            raise RuntimeError(f"stopped: {error}") from error
     data, pictures = options.data_options(), not options.no_pictures
-    conclude(output, index, prepared, trained, run, data, prevalence=options.prevalence, pictures=pictures)
-    return _tell(output)
+    summary = conclude(output, index, prepared, trained, run, data, prevalence=options.prevalence, pictures=pictures)
+    with begun():
+        output.put(SUMMARY, json.dumps(summary, indent=1).encode())
+        return _tell(output)
 
 
 def _run_file(options: TrainOptions, sinks: Sequence[Storage], index: FaceIndex) -> RunFile:
@@ -76,7 +82,7 @@ def _cores(options: TrainOptions) -> int:
 def _fit(ray: Any, options: TrainOptions, sinks: Sequence[Storage], output: Storage, index: FaceIndex) -> Trained:
     """Trains, and shows how far it is."""
     shared_out = 1 if options.address else max(1, (os.cpu_count() or 1) // options.workers)
-    path, file_system = _ray_place(output, options.s3_endpoint)
+    path, file_system = ray_place(output, options.s3_endpoint)
     work = Work(
         sinks=sinks,
         output=output,
@@ -99,7 +105,7 @@ def _fit(ray: Any, options: TrainOptions, sinks: Sequence[Storage], output: Stor
         return train_on_ray(ray, work, placement, shown.tell)
 
 
-def _ray_place(output: Storage, endpoint: str | None) -> tuple[str, Any]:
+def ray_place(output: Storage, endpoint: str | None) -> tuple[str, Any]:
     """OUTPUT as Ray Train takes it: a path, and for S3 a file system, which does not read AWS_ENDPOINT_URL itself."""
     if output.is_local:
         return output.root, None
@@ -111,7 +117,8 @@ def _ray_place(output: Storage, endpoint: str | None) -> tuple[str, Any]:
     return output.root.removeprefix("s3://"), S3FileSystem(**{name: value for name, value in settings.items() if value})
 
 
-def _print_counts(split: SplitTable) -> None:
+def print_counts(split: SplitTable) -> None:
+    """Faces by split and class."""
     for name, counts in split.counts().items():
         if any(counts.values()):
             shown = ", ".join(f"{count} {label}" for label, count in counts.items() if count)
@@ -130,7 +137,12 @@ def _tell(output: Storage) -> Exit:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    options = parse(TrainOptions, "train", __doc__, argv, EXIT_CODES)
+    try:
+        default = with_config(TrainOptions, argv)
+    except ValueError as error:
+        say(f"fakesift train: {error}")
+        return Exit.USAGE
+    options = parse(TrainOptions, "train", __doc__, argv, EXIT_CODES, default)
     try:
         return guarded(lambda: train(options), "train")
     except KeyboardInterrupt:

@@ -26,6 +26,9 @@ class TrainOptions:
     """Outputs of `fakesift preprocess`, one or more; then a folder or s3://bucket/prefix: empty, or an earlier output
     of the same job, which is then continued."""
 
+    config: Annotated[str | None, shown("FILE.yaml", "none")] = None
+    """Options by name, with underscores, as best.yaml of `fakesift tune` has them; what is given here wins."""
+
     split: By = _SPLIT.by
     """What no split may cut: source (an original and all fakes made from it), part (whole parts of the corpus),
     identity (people), given (as the labels say)."""

@@ -12,8 +12,10 @@ from batch.records import Reason, VideoRef, VideoResult
 
 # Parquet of faces and of outcomes, and the commit.
 _PUTS_A_UNIT = 3
-_KEYS_A_LISTING = 1000
-_WORKING_STAGES = ("read", "decode", "detect", "crop")
+KEYS_A_LISTING = 1000
+"""Objects of one page of an S3 listing."""
+_BESIDE = "hidden"
+"""The one stage of `Cost.seconds` that goes on beside the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +24,7 @@ class Sampled:
 
     videos: int
     seconds: float
-    """Of one CPU a video: decoding, finding and cropping, and what of reading was waited for."""
+    """Of one CPU a video, from opening it to its encoded crops, with what of reading was waited for."""
     seconds_error: float
     """Standard error of that mean; not known (nan) for one video."""
     bytes_read: float
@@ -63,17 +65,26 @@ def measure(videos: Sequence[VideoRef], look: Callable[[VideoRef], VideoResult])
         raise ValueError("sample: got no video, expected one or more")
     look(videos[0])
     results = [look(video) for video in videos]
-    seconds = [sum(result.cost.seconds.get(stage, 0.0) for stage in _WORKING_STAGES) for result in results]
-    error = stdev(seconds) / math.sqrt(len(seconds)) if len(seconds) > 1 else math.nan
+    seconds = [working_seconds(result) for result in results]
     return Sampled(
         videos=len(results),
         seconds=mean(seconds),
-        seconds_error=error,
+        seconds_error=standard_error(seconds),
         bytes_read=mean(result.cost.bytes_read for result in results),
         requests=mean(result.cost.requests for result in results),
         face_bytes=mean(sum(len(face.image) for face in result.faces) for result in results),
         kept=mean(result.reason is Reason.KEPT for result in results),
     )
+
+
+def working_seconds(result: VideoResult) -> float:
+    """What a video kept its CPU busy or waiting: all stages but those that went on beside the others."""
+    return sum(seconds for stage, seconds in result.cost.seconds.items() if stage != _BESIDE)
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the values' mean; not known (nan) for one value."""
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 def size(sampled: Sampled, videos: int) -> Sizing:
@@ -85,7 +96,7 @@ def size(sampled: Sampled, videos: int) -> Sizing:
         cpu_hours=total_s / 3600,
         cpu_hours_error=2 * sampled.seconds_error * videos / 3600,
         bytes_read=sampled.bytes_read * videos,
-        get_requests=sampled.requests * videos + math.ceil(videos / _KEYS_A_LISTING),
+        get_requests=sampled.requests * videos + math.ceil(videos / KEYS_A_LISTING),
         put_requests=float(_PUTS_A_UNIT * units),
         bytes_written=sampled.face_bytes * videos,
         kept=sampled.kept * videos,

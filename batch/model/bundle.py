@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from batch.faces.options import FaceOptions, digest_of
 from batch.model.aggregate import Aggregation
 from batch.model.calibration import Calibration
-from batch.model.golden import FLOAT32_TOLERANCE, Golden, Precision, drift, golden_images
+from batch.model.golden import FLOAT32_TOLERANCE, Golden, Precision, Runtime, drift, golden_images
 from batch.model.manifest import BundleFile, Manifest
 from batch.model.thresholds import Thresholds
 from batch.storage.base import MissingObjectError, Storage
@@ -34,7 +34,7 @@ from batch.storage.base import MissingObjectError, Storage
 if TYPE_CHECKING:
     import keras
 
-    from batch.model.predictor import Predictor
+    from batch.model.predictor import BatchPredictor
 
 FORMAT = "bundle/1"
 MODEL, MANIFEST, GOLDEN, CARD, REPORT = "model.keras", "bundle.json", "golden.npz", "MODEL_CARD.md", "report.html"
@@ -95,18 +95,34 @@ class Bundle:
         """The network, in float32, ready to predict. Raises `ValueError` for one that is damaged or holds code."""
         return load_keras(self.read(MODEL), self.sink.uri(self.prefix + MODEL))
 
-    def predictor(self, *, batch_size: int = 32, precision: Precision = "float32") -> Predictor:
+    def predictor(
+        self,
+        *,
+        batch_size: int = 32,
+        precision: Precision = "float32",
+        runtime: Runtime = "keras",
+        threads: int | None = None,
+    ) -> BatchPredictor:
         """Loads the network once and gives the function from crops to logits, after checking the golden inputs.
 
-        Raises:
-            ValueError: if their logits drift by more than the tolerance of the precision, or a file is damaged.
-        """
-        from batch.model.predictor import Predictor
+        `threads` are those of OpenVINO; Keras' backends read theirs from the environment.
 
+        Raises:
+            ValueError: if their logits drift by more than the tolerance of the precision, a file is damaged, or the
+                runtime cannot compute this network or in this precision.
+        """
         if precision not in self.manifest.tolerance:
             known = ", ".join(self.manifest.tolerance)
             raise ValueError(f"precision: got {precision!r}, expected one that {self.uri} was measured in: {known}")
-        made = Predictor(self.load_model(), batch_size=batch_size, precision=precision)
+        made: BatchPredictor
+        if runtime == "openvino":
+            from batch.model.openvino import OpenVinoPredictor
+
+            made = OpenVinoPredictor(self.load_model(), batch_size=batch_size, precision=precision, threads=threads)
+        else:
+            from batch.model.predictor import Predictor
+
+            made = Predictor(self.load_model(), batch_size=batch_size, precision=precision)
         made.check(self.golden(), self.manifest.tolerance[precision], self.uri)
         return made
 

@@ -5,20 +5,63 @@ from __future__ import annotations
 import io
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch.model.plan import Rows
 from batch.model.records import FaceIndex, Shard
+from batch.records import RgbImage
 from batch.shards.commit import sha256
 
 Crops = Mapping[int, bytes]
 """Encoded pictures (PNG or JPEG) by place in the face index."""
+
+
+class CropSource(Protocol):
+    """Where a reader takes crops from: encoded ones of shards (`CropStore`), or decoded ones (`DecodedFaces`)."""
+
+    def load(self, rows: Rows, keep: Rows) -> Crops | Mapping[int, RgbImage]:
+        """The crops at `rows`; those in `keep` (ascending) will be asked for again."""
+
+    def forget(self, rows: Rows) -> None:
+        """Lets go of the crops at `rows`."""
+
+    def close(self) -> None:
+        """Lets go of all that was kept."""
+
+
+class DecodedFaces:
+    """Crops that are in memory as pixels, such as blocks in Ray's object store, which processes of a node share."""
+
+    def __init__(self, rows: Rows, blocks: Sequence[npt.NDArray[np.uint8]]) -> None:
+        """`rows` ascending; the blocks, each of shape (n, side, side, 3) in RGB, hold their crops one after another."""
+        self._rows, self._blocks = rows, blocks
+        self._starts = np.cumsum([0, *map(len, blocks)])
+        if self._starts[-1] != len(rows):
+            raise ValueError(f"decoded faces: got {self._starts[-1]} crops, expected {len(rows)}, one a row")
+
+    def holds(self, rows: Rows) -> bool:
+        """Whether all of these are there."""
+        return bool(np.isin(rows, self._rows).all())
+
+    def load(self, rows: Rows, keep: Rows) -> Mapping[int, RgbImage]:
+        """See `CropSource`. The arrays are views: nothing is copied."""
+        places = np.searchsorted(self._rows, rows)
+        blocks = np.searchsorted(self._starts, places, side="right") - 1
+        each = zip(rows.tolist(), blocks.tolist(), (places - self._starts[blocks]).tolist(), strict=True)
+        return {row: self._blocks[block][place] for row, block, place in each}
+
+    def forget(self, rows: Rows) -> None:
+        """Nothing: they are not this process's own."""
+
+    def close(self) -> None:
+        """Nothing either."""
 
 
 class CropStore:

@@ -21,6 +21,8 @@ from batch.corpus.draw.portrait import draw_portrait
 from batch.corpus.draw.scene import draw_light
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Runtime = Literal["keras", "openvino"]
+"""What computes a network."""
 
 FLOAT32_TOLERANCE = 1e-4
 """In logits, for logits of up to 1; of larger ones the same share. Backends add up in other orders."""

@@ -22,8 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch.faces.blazeface import model_path
+from batch.model.near_duplicates import read_columns
 from batch.model.parquet import zstd_parquet
-from batch.model.records import FaceIndex
+from batch.model.records import FaceIndex, Shard
 from batch.records import RgbImage
 from batch.schemas import LANDMARKS_VERSION, landmarks_schema
 from batch.storage.base import Storage
@@ -113,12 +114,8 @@ class Landmarks:
         """All that are known, in the order of the index, with `schemas.landmarks_schema`."""
         rows = sorted(self._known)
         points = np.stack([self._known[row].points for row in rows]) if rows else np.zeros((0, LANDMARKS, 2))
-        columns = [
-            self._index.table["face"].take(pa.array(rows, pa.int64())),
-            pa.array([self._known[row].score for row in rows], pa.float32()),
-            pa.FixedSizeListArray.from_arrays(pa.array(points.ravel(), pa.float32()), 2 * LANDMARKS),
-        ]
-        return pa.table(columns, schema=landmarks_schema())
+        faces = self._index.table["face"].take(pa.array(rows, pa.int64()))
+        return _table(faces, [self._known[row].score for row in rows], points)
 
     def add(self, table: pa.Table) -> None:
         """Takes over what a table holds of this index's faces. Raises ValueError for another schema."""
@@ -130,6 +127,30 @@ class Landmarks:
         for face, score, points in zip(table["face"].to_pylist(), table["score"].to_pylist(), values, strict=True):
             if face in rows:
                 self._known[rows[face]] = Found(points=points, score=score)
+
+
+def find_in_shard(shard: Shard, faces: pa.Array, rows: npt.NDArray[np.int64]) -> pa.Table:
+    """Landmarks of a shard's crops at `rows`, which are of these faces, with `schemas.landmarks_schema`.
+
+    Raises as `near_duplicates.look_at_shard`.
+    """
+    net = LandmarkNet()
+    found = []
+    for row, image in zip(rows, read_columns(shard, ["image"])["image"].take(pa.array(rows)), strict=True):
+        crop = cv2.imdecode(np.frombuffer(image["bytes"].as_py() or b"\0", np.uint8), cv2.IMREAD_COLOR_RGB)
+        if crop is None:
+            raise ValueError(f"{shard.sink.uri(shard.key)}: row {row}: no picture, expected a crop")
+        found.append(net.find(np.asarray(crop, np.uint8)))
+    return _table(faces, [each.score for each in found], np.stack([each.points for each in found]))
+
+
+def _table(faces: pa.Array, scores: list[float], points: npt.NDArray[np.floating[Any]]) -> pa.Table:
+    columns = [
+        faces,
+        pa.array(scores, pa.float32()),
+        pa.FixedSizeListArray.from_arrays(pa.array(points.ravel(), pa.float32()), 2 * LANDMARKS),
+    ]
+    return pa.table(columns, schema=landmarks_schema())
 
 
 def write_landmarks(sink: Storage, tables: Iterable[pa.Table]) -> None:

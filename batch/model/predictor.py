@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 from collections.abc import Iterator
 from typing import Any
@@ -18,30 +19,33 @@ DEFAULT_BATCH = 32
 _ALWAYS_FLOAT32 = (keras.layers.InputLayer, keras.layers.Rescaling)
 
 
-class Predictor:
-    """Gives the logits of crops. Loaded once a process; not safe to call from two threads at a time."""
+class BatchPredictor(abc.ABC):
+    """Gives the logits of crops, a batch at a time. Loaded once a process; not safe to call from two threads."""
 
-    def __init__(
-        self, model: keras.Model, *, batch_size: int = DEFAULT_BATCH, precision: Precision = "float32"
-    ) -> None:
-        """Takes a network with a layer `logit`.
+    def __init__(self, *, side: int, batch_size: int, precision: Precision) -> None:
+        """Refuses what no network computes.
 
         Args:
-            model: input of shape (side, side, 3) with values 0 to 255, RGB.
-            batch_size: crops a call of the network; the last ones are padded, so that there is one shape to trace.
-            precision: of the arithmetic; a copy of the network is made where it differs from the network's own.
+            side: of the crops.
+            batch_size: most crops that are computed at a time.
+            precision: of the arithmetic.
 
         Raises:
-            ValueError: for a network without that layer, a batch size below 1 or an unknown precision.
+            ValueError: for a batch size below 1 or an unknown precision.
         """
         check_precision(precision)
         if batch_size < 1:
             raise ValueError(f"batch size: got {batch_size}, expected 1 or more")
-        self.batch_size, self.precision = batch_size, precision
-        self.side = side_of(model)
-        self.network = logits_model(in_precision(model, precision))
-        # XLA on a CPU under TensorFlow is ten times slower than its own kernels; JAX knows no other way.
-        self.network.jit_compile = keras.backend.backend() == "jax"
+        self.side, self.batch_size, self.precision = side, batch_size, precision
+
+    @property
+    @abc.abstractmethod
+    def engine(self) -> str:
+        """What computes, with its version."""
+
+    @abc.abstractmethod
+    def _logits(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Of up to `batch_size` crops, in their order; what follows is not looked at."""
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Log-odds of fake before calibration.
@@ -61,13 +65,9 @@ class Predictor:
                 f"predict: got {images.dtype} {images.shape}, expected uint8 (n, {wanted[0]}, {wanted[1]}, 3)"
             )
         out = np.empty(len(images), np.float32)
-        with full_float32(self.precision):
-            for start in range(0, len(images), self.batch_size):
-                part = images[start : start + self.batch_size]
-                missing = self.batch_size - len(part)
-                padded = np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else part
-                logits = np.asarray(self.network.predict_on_batch(padded), np.float32).reshape(-1)
-                out[start : start + len(part)] = logits[: len(part)]
+        for start in range(0, len(images), self.batch_size):
+            part = images[start : start + self.batch_size]
+            out[start : start + len(part)] = self._logits(part)[: len(part)]
         return out
 
     def check(self, golden: Golden, tolerance: float, where: str) -> float:
@@ -80,11 +80,48 @@ class Predictor:
         if not found <= tolerance:
             raise ValueError(
                 f"{where}: scores drift from those stored with the model: golden logits differ by {found:.3g}, "
-                f"expected {tolerance:.3g} at most in {self.precision} "
-                f"(Keras {keras.__version__} on {keras.backend.backend()}); "
+                f"expected {tolerance:.3g} at most in {self.precision} ({self.engine}); "
                 "use the versions that bundle.json names, or save the bundle anew and judge it anew"
             )
         return found
+
+
+class Predictor(BatchPredictor):
+    """The network as Keras computes it, on TensorFlow or JAX."""
+
+    def __init__(
+        self, model: keras.Model, *, batch_size: int = DEFAULT_BATCH, precision: Precision = "float32"
+    ) -> None:
+        """Takes a network with a layer `logit`.
+
+        Args:
+            model: input of shape (side, side, 3) with values 0 to 255, RGB.
+            batch_size: crops a call of the network; the last ones are padded, so that there is one shape to trace.
+            precision: of the arithmetic; a copy of the network is made where it differs from the network's own.
+
+        Raises:
+            ValueError: for a network without that layer, a batch size below 1 or an unknown precision.
+        """
+        super().__init__(side=side_of(model), batch_size=batch_size, precision=precision)
+        self.network = logits_model(in_precision(model, precision))
+        # XLA on a CPU under TensorFlow is ten times slower than its own kernels; JAX knows no other way.
+        self.network.jit_compile = keras.backend.backend() == "jax"
+
+    @property
+    def engine(self) -> str:
+        """Keras and its backend."""
+        return f"Keras {keras.__version__} on {keras.backend.backend()}"
+
+    def _logits(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        with full_float32(self.precision):
+            found = self.network.predict_on_batch(padded(batch, self.batch_size))
+        return np.asarray(found, np.float32).reshape(-1)
+
+
+def padded(crops: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
+    """So many crops: these, then black ones."""
+    missing = count - len(crops)
+    return np.pad(crops, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else crops
 
 
 def side_of(model: keras.Model) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from batch.model.crops import Crops, CropStore
+from batch.model.crops import Crops, CropSource, CropStore
 from batch.model.draws import DRAWS, JPEG, draw, identity
 from batch.model.jpeg import recompress
 from batch.model.landmarks import Landmarks
@@ -32,6 +32,7 @@ PREFETCH = 4
 """Batches that are being decoded while the network works on one."""
 _FETCHERS = 8
 """Shards read at a time, for stores that answer late."""
+Fetched = Crops | Mapping[int, RgbImage]
 
 
 class FaceReader:
@@ -46,10 +47,12 @@ class FaceReader:
         *,
         threads: int | None = None,
         landmarks: Landmarks | None = None,
+        source: CropSource | None = None,
     ) -> None:
         """For worker `rank` of `workers`; `threads` decode (default: one a core). Reads nothing yet.
 
         `landmarks` are needed for self-blended faces alone; those that are not known yet are computed on the way.
+        `source` stands in for the shards, as pixels that are in memory already; it decides what is kept, not `cache`.
         """
         # OpenCV's own threads would fight with ours over the cores.
         cv2.setNumThreads(1)
@@ -58,7 +61,7 @@ class FaceReader:
         self._threads = threads or os.cpu_count() or 1
         self.landmarks: Landmarks = Landmarks(index) if landmarks is None else landmarks
         """Of the faces that were blended so far, and those that were given."""
-        self._store = CropStore(index, options.cache, options.cache_mb)
+        self._store: CropSource = source or CropStore(index, options.cache, options.cache_mb)
         self.side: int = index.face_options.crop.crop_size
         """Of the crops, in pixels."""
 
@@ -151,7 +154,7 @@ class FaceReader:
         return _Pending(batch=batch, tasks=[pool.submit(self._fill, batch, *each, epoch) for each in work])
 
     def _fill(
-        self, batch: Batch, places: slice, fetched: Future[Crops], synthetic: npt.NDArray[np.bool_], epoch: int
+        self, batch: Batch, places: slice, fetched: Future[Fetched], synthetic: npt.NDArray[np.bool_], epoch: int
     ) -> None:
         """Decodes a lane's pictures into their places, and makes the fakes that are made here."""
         crops = fetched.result()
@@ -167,8 +170,10 @@ class FaceReader:
             quality = int(batch.draws[place, JPEG])
             batch.images[place] = recompress(image, quality) if quality else image
 
-    def _decoded(self, row: int, crop: bytes) -> RgbImage:
+    def _decoded(self, row: int, crop: bytes | RgbImage) -> RgbImage:
         """RGB pixels, or an error that names the face."""
+        if not isinstance(crop, bytes):
+            return crop
         image = cv2.imdecode(np.frombuffer(crop, np.uint8), cv2.IMREAD_COLOR_RGB)
         expected = (self.side, self.side, 3)
         if image is None or image.shape != expected:
@@ -198,11 +203,11 @@ class _Pending:
 class _Feed:
     """The encoded crops of a lane, this window and the next in memory or on their way."""
 
-    def __init__(self, lane: Lane, fetch: Callable[[Rows], Future[Crops]]) -> None:
+    def __init__(self, lane: Lane, fetch: Callable[[Rows], Future[Fetched]]) -> None:
         self.lane, self._fetch = lane, fetch
-        self._loaded: dict[int, Future[Crops]] = {}
+        self._loaded: dict[int, Future[Fetched]] = {}
 
-    def take(self, part: slice) -> Iterator[tuple[slice, Future[Crops]]]:
+    def take(self, part: slice) -> Iterator[tuple[slice, Future[Fetched]]]:
         """The faces of a slice of the lane, window by window, which must not lie before an earlier slice."""
         windows, position = self.lane.windows, part.start
         while position < part.stop:
@@ -211,7 +216,7 @@ class _Feed:
             yield slice(position, end), self._window(number)
             position = end
 
-    def _window(self, number: int) -> Future[Crops]:
+    def _window(self, number: int) -> Future[Fetched]:
         windows = self.lane.windows
         for each in (number, number + 1):
             if each < len(windows) - 1 and each not in self._loaded:

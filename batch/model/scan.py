@@ -12,7 +12,7 @@ from batch.model.reader import FaceReader
 from batch.model.records import UNUSED, FaceIndex, Scores
 
 if TYPE_CHECKING:
-    from batch.model.predictor import Predictor
+    from batch.model.predictor import BatchPredictor
 
 PREDICTIONS = "predictions.parquet"
 CHUNK_FACES = 2048
@@ -31,7 +31,7 @@ def chunks(index: FaceIndex, rows: Rows) -> list[Rows]:
     return [part for part in cuts if len(part)]
 
 
-def score_faces(index: FaceIndex, rows: Rows, predictor: Predictor) -> Scores:
+def score_faces(index: FaceIndex, rows: Rows, predictor: BatchPredictor) -> Scores:
     """Logits of the crops at `rows`, as they are stored: no augmentation. Raises `ValueError` as `FaceReader` does."""
     plan = plan_scan(index, rows, predictor.batch_size)
     seen, logits = [], []

@@ -34,16 +34,19 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringOptions:
-    """What shapes a score beside the bundle: equal digests of both give equal scores."""
+    """What shapes a score beside the bundle: equal digests of both give equal scores.
+
+    But for what the bundle tolerates of that precision, in logits: an actor computes the stored golden inputs before
+    it scores. So the runtime is no part of it, and what one has scored in float32 another need not score again.
+    """
 
     faces: FaceOptions
     """The bundle's, but every face of N frames."""
     precision: Precision = "float32"
-    runtime: str = "keras"
 
     def digest(self) -> str:
         """16 hex digits."""
-        return digest_of([self.faces.digest(), self.precision, self.runtime])
+        return digest_of([self.faces.digest(), self.precision])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

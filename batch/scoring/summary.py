@@ -85,6 +85,10 @@ class ScoreSummary:
     rates: Mapping[str, float]
     """This run's `items_per_second` and `crops_per_second`, from its first unit's start to the last one's end;
     `model_busy`: the share of that time for which each model computed, on average."""
+    runtime: str = ""
+    """What computed the network: `keras` or `openvino`; empty where no actor was needed."""
+    precision: str = "float32"
+    """Of its arithmetic."""
     drift: tuple[str, ...] = ()
     """In what the run is unlike earlier ones, a line each: `scoring.drift`."""
     psi: float | None = None

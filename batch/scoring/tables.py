@@ -18,6 +18,7 @@ import pyarrow as pa
 from batch.model.aggregate import Aggregation, Pooled, Scored, score_items
 from batch.model.bundle import Bundle
 from batch.model.calibration import Calibration
+from batch.model.golden import Precision, Runtime
 from batch.model.thresholds import Thresholds
 from batch.records import FaceRow, Reason, VideoResult
 from batch.schemas import items_schema, tracks_schema
@@ -48,6 +49,8 @@ class Recipe:
     prefixes: tuple[str, ...]
     """What the uris of their keys begin with."""
     keep_crops: bool
+    precision: Precision = "float32"
+    runtime: Runtime = "keras"
 
     @classmethod
     def of(cls, bundle: Bundle, **more: Any) -> Recipe:
@@ -93,6 +96,7 @@ def unit_tables(unit: ScoreUnit, looked: Looked, logits: npt.NDArray[np.float32]
         row = _item_row(item, result, recipe)
         if number in place:
             row |= {**_score(scored.items, place[number], recipe), "tracks": counts[number], "top_track": top[number]}
+            row |= {"runtime": recipe.runtime, "precision": recipe.precision}
         rows.append(row)
     tracks = _track_rows(unit.items, faces, of_item, of_track, logits, probabilities, scored, recipe)
     return UnitTables(

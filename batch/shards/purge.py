@@ -59,15 +59,41 @@ def purge_outputs(sinks: Sequence[Storage], request: PurgeRequest) -> list[Purge
     if not sinks:
         raise ValueError("nowhere to purge: got no output, expected one or more")
     runs = [(sink, _read_run(sink)) for sink in sinks]
-    rows: dict[str, set[Row]] = {}
-    for sink, run in runs:
-        rows.setdefault(run.input, set()).update(_matching(sink, run, request))
+    rows = _rows_by_input(runs, request)
     records = [_record(run, rows[run.input], request, load_purged(sink)) for sink, run in runs]
     reports: list[PurgeReport] = []
     for (sink, run), record in zip(runs, records, strict=True):
         with under_way() if reports else nullcontext():
             reports.append(_PURGES[run.kind](sink, run, record))
     return reports
+
+
+def named_uris(sinks: Sequence[Storage], request: PurgeRequest) -> set[str]:
+    """Uris of the videos in outputs of preprocessing that a purge of them would take out. Changes nothing.
+
+    What was made of those outputs knows videos by uri alone: it is purged by these, and before them.
+    """
+    runs = [(sink, _read_run(sink)) for sink in sinks]
+    rows = _rows_by_input(runs, request)
+    uris: set[str] = set()
+    for sink, run in runs:
+        record = _record(run, rows[run.input], request, Purged())
+        asked = Purged() if record is None else Purged().with_record(record)
+
+        def keys_in(table: pa.Table, asked: Purged = asked) -> list[str]:
+            found = zip(table["video_key"].to_pylist(), table["source_id"].to_pylist(), strict=True)
+            return [key for key, source in found if asked.covers_row(key, source)]
+
+        for keys in each_names(sink, read_commits(sink), keys_in):
+            uris.update(f"{run.input}/{key}" for key in keys)
+    return uris
+
+
+def _rows_by_input(runs: Sequence[tuple[Storage, RunFile]], request: PurgeRequest) -> dict[str, set[Row]]:
+    rows: dict[str, set[Row]] = {}
+    for sink, run in runs:
+        rows.setdefault(run.input, set()).update(_matching(sink, run, request))
+    return rows
 
 
 def _read_run(sink: Storage) -> RunFile:

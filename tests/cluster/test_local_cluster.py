@@ -32,7 +32,7 @@ def status_of(url: str, token: str | None = None) -> int:
 @pytest.mark.slow
 def test_all_nodes_are_there_and_closed(cluster: Cluster) -> None:
     local = record(cluster.state)
-    status = cluster.fakesift("cluster", "status")
+    status = cluster.here("cluster", "status")
     assert status.returncode == 0
     assert "2 of 2 alive" in status.stdout
     token_file = cluster.state / "fakesift" / "token"
@@ -43,16 +43,16 @@ def test_all_nodes_are_there_and_closed(cluster: Cluster) -> None:
 
 @pytest.mark.slow
 def test_a_second_one_is_refused(cluster: Cluster) -> None:
-    again = cluster.fakesift("cluster", "up")
+    again = cluster.here("cluster", "up")
     assert again.returncode == 2
     assert "is up or coming up" in again.stderr
-    assert cluster.fakesift("cluster", "status").returncode == 0
+    assert cluster.here("cluster", "status").returncode == 0
 
 
 @pytest.mark.slow
 def test_the_token_is_in_no_command_line_and_no_log(cluster: Cluster) -> None:
     token = (cluster.state / "fakesift" / "token").read_text()
-    shown = [cluster.fakesift("cluster", word) for word in ("status", "env")]
+    shown = [cluster.here("cluster", word) for word in ("status", "env")]
     assert all(token not in done.stdout + done.stderr for done in shown)
     local = record(cluster.state)
     assert all(token not in " ".join(process.cmdline()) for process in members(local))
@@ -74,8 +74,8 @@ def test_an_up_that_is_killed_half_way_leaves_nothing_after_down(tmp_path: Path)
     up.communicate()
     local = record(tmp_path)
     assert members(local)
-    assert half.fakesift("cluster", "up").returncode == 2
-    assert half.fakesift("cluster", "down").returncode == 0
+    assert half.here("cluster", "up").returncode == 2
+    assert half.here("cluster", "down").returncode == 0
     assert members(local) == []
     assert not Path(local.folder).exists()
     assert list((tmp_path / "fakesift").iterdir()) == []
@@ -93,9 +93,9 @@ def test_an_up_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 def test_without_one(tmp_path: Path) -> None:
     nobody = Cluster(tmp_path)
-    assert nobody.fakesift("cluster", "status").returncode == 1
-    assert nobody.fakesift("cluster", "down").returncode == 0
-    listed = nobody.fakesift("jobs", "list")
+    assert nobody.here("cluster", "status").returncode == 1
+    assert nobody.here("cluster", "down").returncode == 0
+    listed = nobody.here("jobs", "list")
     assert listed.returncode == 2
     assert "no cluster is named" in listed.stderr
 

@@ -1,16 +1,26 @@
-"""Jobs through `submit` on a real cluster of two nodes that is closed by a token."""
+"""Jobs through `submit` on a real cluster of two nodes that is closed by a token: the three uses, and every end."""
 
 import json
 import os
+import re
 import signal
+import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from batch.corpus.draw.corpus import DrawnCorpus
+from batch.corpus.draw.planted import PlantedKind
+from batch.shards.commit import read_commits
+from batch.shards.read import outcome_tables
+from batch.storage.local import LocalStorage
 from tests.cluster.conftest import Cluster
 
 pytestmark = pytest.mark.slow
+
+HOLD_CPUS = Path(__file__).parents[1] / "support" / "hold_cpus.py"
+TRAIN = ("--model", "cnn", "--epochs", 1, "--batch-size", 8, "--augment", "none", "--no-pictures")
 
 
 @pytest.fixture(scope="session")
@@ -29,18 +39,94 @@ def test_preprocess_is_followed_to_its_end(followed: tuple[str, Path], drawn: Dr
     assert f"page       {output}/report.html" in log
 
 
-def test_a_stopped_job_goes_on_where_it_stood(cluster: Cluster, drawn: DrawnCorpus, tmp_path: Path) -> None:
+def records(cluster: Cluster) -> Iterable[dict[str, object]]:
+    """What the jobs logged on the nodes."""
+    folder = Path(json.loads((cluster.state / "fakesift" / "cluster.json").read_text())["folder"])
+    for log in (folder / "session_latest" / "logs").glob("worker-*.err"):
+        for line in log.read_text().splitlines():
+            if '"name": "fakesift"' in line:
+                yield json.loads(line)
+
+
+def test_workers_log_units_and_faults_with_their_ids(
+    cluster: Cluster, followed: tuple[str, Path], drawn: DrawnCorpus
+) -> None:
+    _, output = followed
+    (cut,) = [item.key for item in drawn.planted if item.kind is PlantedKind.CUT_FILE]
+    logged = list(records(cluster))
+    (fault,) = [record for record in logged if record.get("uri") == f"{drawn.folder}/{cut}"]
+    assert (fault["message"], fault["levelname"], fault["attempt"]) == ("video fault", "WARNING", 0)
+    assert fault["node_id"] and fault["task_id"]
+    sink = LocalStorage(str(output))
+    (commit,) = [commit for commit in read_commits(sink) if commit.unit == fault["unit"]]
+    rows = {row["video_key"]: row for table in outcome_tables(sink, [commit]) for row in table.to_pylist()}
+    assert (rows[cut]["outcome"], rows[cut]["detail"]) == (fault["reason"], fault["detail"])
+    told = [record["message"] for record in logged if record.get("unit") == fault["unit"]]
+    assert (told[0], told[-1]) == ("unit started", "unit committed")
+    done = {record["unit"] for record in logged if record["message"] == "unit committed"}
+    assert done == {commit.unit for commit in read_commits(sink)}
+
+
+def test_train_then_score(cluster: Cluster, followed: tuple[str, Path], drawn: DrawnCorpus, tmp_path: Path) -> None:
+    _, faces = followed
+    model, scores = tmp_path / "model", tmp_path / "scores"
+    trained = cluster.fakesift("submit", "--follow", "train", faces, model, *TRAIN)
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    digest = json.loads((model / "bundle" / "bundle.json").read_text())["digest"]
+    assert f"bundle       {model}/bundle/   {digest}" in trained.stdout
+    few = ("--limit", 3, "--frames", 1, "--no-pictures")
+    scored = cluster.fakesift("submit", "--follow", "score", model / "bundle", drawn.folder, scores, *few)
+    assert scored.returncode == 0, scored.stdout + scored.stderr
+    summary = json.loads((scores / "summary.json").read_text())
+    assert (summary["bundle"], summary["total"]["items"]) == (digest, 3)
+    assert {"unit looked at", "unit scored"} <= {record["message"] for record in records(cluster)}
+
+
+def lines_to(job: subprocess.Popen[str], wanted: str) -> str:
+    """Reads what a follower prints until a line holds this; gives that line."""
+    assert job.stdout is not None
+    for line in job.stdout:
+        if wanted in line:
+            return line
+    raise AssertionError((wanted, job.communicate()))
+
+
+def interrupted(job: subprocess.Popen[str]) -> str:
+    """Sends Ctrl-C; gives what was said on standard error."""
+    os.kill(job.pid, signal.SIGINT)
+    _, told = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert "Traceback" not in told
+    return told
+
+
+def submitted(told: str) -> str:
+    found = re.search(r"submitted (\S+):", told)
+    assert found, told
+    return found.group(1)
+
+
+def test_a_full_cluster_detaching_stopping_and_going_on(cluster: Cluster, drawn: DrawnCorpus, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    # Slow enough that it is stopped in the middle, on any machine: what stops it computes, too.
-    command = ("preprocess", drawn.folder, output, "--workers", 1, "--detector", "hog", "--frames", 4)
-    sent = cluster.fakesift("submit", *command)
-    assert sent.returncode == 0, sent.stderr
-    job = sent.stdout.strip()
-    follower = cluster.start("submit", "--follow", *command)
     commits = output / "commits"
-    while not (commits.is_dir() and len(list(commits.glob("*.json"))) >= 2):
+    # Slow enough that it is stopped in the middle, on any machine: what stops it computes, too.
+    slow = ("preprocess", drawn.folder, output, "--detector", "hog", "--frames", 3, "--limit", 10, "--workers", 1)
+    holder = cluster.join(HOLD_CPUS)
+    lines_to(holder, "held")
+    first = cluster.start("submit", "--follow", *slow)
+    assert "other jobs have all 2 of the cluster" in lines_to(first, "waiting for a CPU")
+    told = interrupted(first)
+    job = submitted(told)
+    assert f"fakesift jobs attach {job}" in told
+    assert "RUNNING" in cluster.here("jobs", "list", job).stdout
+    assert not any(commits.glob("*.json"))
+    holder.communicate("")
+    assert holder.returncode == 0
+
+    follower = cluster.start("submit", "--follow", *slow)
+    while not any(commits.glob("*.json")):
         assert follower.poll() is None, follower.communicate()
-    assert cluster.fakesift("jobs", "stop", job).returncode == 0
+    assert cluster.here("jobs", "stop", job).returncode == 0
     log, told = follower.communicate(timeout=120)
     assert follower.returncode == 130, log + told
     assert f"this very job runs already, as {job}" in told
@@ -49,50 +135,48 @@ def test_a_stopped_job_goes_on_where_it_stood(cluster: Cluster, drawn: DrawnCorp
     before = {path.name: path.stat().st_mtime_ns for path in commits.iterdir()}
     assert not (output / "summary.json").exists()
 
-    again = cluster.fakesift("submit", "--follow", *command)
-    assert again.returncode == 0, again.stdout + again.stderr
+    again = cluster.here("submit", *slow).stdout.strip()
+    assert again != job
+    back = cluster.fakesift("jobs", "attach", again)
+    assert back.returncode == 0, back.stdout + back.stderr
+    assert "listed " in back.stdout
     after = {path.name: path.stat().st_mtime_ns for path in commits.iterdir()}
     assert before.items() <= after.items()
     assert len(after) > len(before)
-    assert json.loads((output / "summary.json").read_text())["listed"] == drawn.files
-
-
-def test_ctrl_c_detaches_and_attach_comes_back(cluster: Cluster, drawn: DrawnCorpus, tmp_path: Path) -> None:
-    follower = cluster.start("submit", "--follow", "preprocess", drawn.folder, tmp_path / "out", "--limit", 4)
-    assert follower.stderr is not None
-    assert follower.stdout is not None
-    job = follower.stderr.readline().split()[1].rstrip(":")
-    while "Running entrypoint" not in follower.stdout.readline():
-        assert follower.poll() is None
-    os.kill(follower.pid, signal.SIGINT)
-    _, told = follower.communicate(timeout=60)
-    assert follower.returncode == 130
-    assert f"fakesift jobs attach {job}" in told
-    assert "Traceback" not in told
-    back = cluster.fakesift("jobs", "attach", job)
-    assert back.returncode == 0, back.stderr
-    assert "listed " in back.stdout
-    shown = cluster.fakesift("jobs", "list", job).stdout
+    assert json.loads((output / "summary.json").read_text())["listed"] == 10
+    shown = cluster.here("jobs", "list", again).stdout
     assert "SUCCEEDED" in shown
     assert "exit code  0" in shown
 
 
-def test_a_job_that_fails_gives_its_own_code(cluster: Cluster, tmp_path: Path) -> None:
+def test_jobs_that_fail_and_one_that_asks_for_too_much(
+    cluster: Cluster, followed: tuple[str, Path], tmp_path: Path
+) -> None:
     (tmp_path / "in").mkdir()
-    done = cluster.fakesift("submit", "--follow", "preprocess", tmp_path / "in", tmp_path / "out")
-    assert done.returncode == 2
-    assert "no mp4, mov, mkv" in done.stdout
-    usage = cluster.fakesift("submit", "--follow", "preprocess", tmp_path / "in", tmp_path / "out", "--no-such-option")
+    _, faces = followed
+    # Side by side, since each waits for Ray most of its time.
+    large = cluster.start("submit", "--follow", "train", faces, tmp_path / "model", *TRAIN, "--gpus-per-worker", 1)
+    empty = cluster.start("submit", "--follow", "preprocess", tmp_path / "in", tmp_path / "out")
+    usage = cluster.start("submit", "--follow", "preprocess", tmp_path / "in", tmp_path / "out", "--no-such-option")
+    told, _ = empty.communicate(timeout=300)
+    assert empty.returncode == 2
+    assert "no mp4, mov, mkv" in told
+    usage.communicate(timeout=300)
     assert usage.returncode == 2
+    line = lines_to(large, "waiting for room")
+    assert "ask for 1 CPU and 1 GPU at once, and there are 2 CPU and 0 GPU" in line
+    job = submitted(interrupted(large))
+    assert cluster.here("jobs", "stop", job).returncode == 0
+    assert "STOPPED" in cluster.here("jobs", "list", job).stdout
 
 
 def test_wrong_token_and_unknown_job(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("wrong")
     url = json.loads((cluster.state / "fakesift" / "cluster.json").read_text())["dashboard"]
     asked = {
-        "wrong": cluster.fakesift("jobs", "list", "--address", url, "--token-file", tmp_path / "token"),
-        "dead": cluster.fakesift("submit", "--address", "http://127.0.0.1:9", "status", tmp_path),
-        "unknown": cluster.fakesift("jobs", "attach", "nobody"),
+        "wrong": cluster.here("jobs", "list", "--address", url, "--token-file", tmp_path / "token"),
+        "dead": cluster.here("submit", "--address", "http://127.0.0.1:9", "status", tmp_path),
+        "unknown": cluster.here("jobs", "attach", "nobody"),
     }
     assert {name: done.returncode for name, done in asked.items()} == {"wrong": 1, "dead": 1, "unknown": 2}
     assert "the token is wrong" in asked["wrong"].stderr
@@ -103,10 +187,11 @@ def test_wrong_token_and_unknown_job(cluster: Cluster, tmp_path: Path) -> None:
 
 def test_no_secret_reaches_log_record_or_output(cluster: Cluster, followed: tuple[str, Path]) -> None:
     token = (cluster.state / "fakesift" / "token").read_text()
-    listed = cluster.fakesift("jobs", "list").stdout.split()
+    listed = cluster.here("jobs", "list").stdout.split()
     jobs = [word for word in listed if word.startswith("preprocess-")]
     assert jobs
-    shown = [cluster.fakesift("jobs", word, jobs[0]).stdout for word in ("list", "logs")]
+    shown = [cluster.here("jobs", word, jobs[0]).stdout for word in ("list", "logs")]
     log, output = followed
     assert all(token not in text for text in (log, *shown))
+    assert all(token not in json.dumps(record) for record in records(cluster))
     assert all(token.encode() not in path.read_bytes() for path in output.rglob("*") if path.is_file())

@@ -35,6 +35,7 @@ def test_panels_have_names_and_places_of_their_own() -> None:
 def test_what_it_draws_is_exported(cluster: Cluster) -> None:
     """A driver counts on the cluster, and waits until the nodes export it beside Ray's own metrics."""
     program = Path(__file__).parents[1] / "support" / "count_and_scrape.py"
-    done = cluster.python(program)
-    assert done.returncode == 0, done.stderr
-    assert drawn_names() <= set(done.stdout.split())
+    counter = cluster.join(program)
+    names, error = counter.communicate(timeout=400)
+    assert counter.returncode == 0, error
+    assert drawn_names() <= set(names.split())

@@ -18,7 +18,7 @@ def costing(seconds: Mapping[str, float]) -> Cost:
 
 
 def test_the_whole_is_the_mean_of_the_sample_times_its_number() -> None:
-    looks = {f"{number}.mp4": {"decode": 0.01 * number, "read": 0.01, "hidden": 5.0} for number in (1, 2, 3)}
+    looks = {f"{number}.mp4": {"open": 0.01 * number, "encode": 0.01, "hidden": 5.0} for number in (1, 2, 3)}
     seen = []
 
     def look(asked: VideoRef) -> VideoResult:

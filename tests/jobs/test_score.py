@@ -2,11 +2,16 @@
 
 import json
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +24,9 @@ from batch.scoring.verify import verify_scores
 from batch.storage.local import LocalStorage
 from batch.storage.open import open_storage
 from batch.storage.s3 import S3Options
+from jobs.runtime import chosen_runtime
 from jobs.score import main
-from tests.support.job import fakesift
+from tests.support.job import ROOT, fakesift
 from tests.support.made_bundle import made_bundle
 from tests.support.processes import family, kill_all, raylet_of, started
 from tests.support.seaweed import S3Server
@@ -90,9 +96,15 @@ def test_three_nights_on_s3(
     places = [bundles[0], clips.root, pictures.root]
     common = ["--frames", 3, "--address", cluster.address]
 
-    first = fakesift("score", *places, output.root, *common, "--night", "2026-03-01")
+    # One model and the page's pictures here, two models and no pictures on the next night: each loads TensorFlow anew.
+    night = ["--night", "2026-03-01", "--runtime", "keras", "--score-actors", 1]
+    first = fakesift("score", *places, output.root, *common, *night)
     assert first.returncode == 0, first.stderr
+    assert [line for line in first.stderr.splitlines() if " items, " not in line] == [], "no greetings"
+    assert re.search(r"^10/10 items, .*\b[78] scored", first.stderr, re.MULTILINE)
+    assert counted(cluster) >= {"scored", "empty_file", "truncated"}
     told = json.loads(output.read("summary.json"))
+    assert (told["runtime"], told["precision"]) == ("keras", "float32")
     assert told["pending"] == told["total"]["items"] == told["total"]["why"]["new"] == 10
     assert told["inputs"][clips.root]["faults"] == {"empty_file": 1}
     assert told["inputs"][pictures.root]["faults"] == {"truncated": 1}
@@ -107,7 +119,7 @@ def test_three_nights_on_s3(
     for number in range(12):
         pictures.put(f"more/{number}.jpg", (media / f"frame{number % 4}.jpg").read_bytes() + bytes([number]) * 3)
     closed = "s3://no-such-bucket-here"
-    arguments = ["score", *places, closed, output.root, *common, "--night", "2026-03-02"]
+    arguments = ["score", *places, closed, output.root, *common, "--night", "2026-03-02", "--no-pictures"]
     job = started(*arguments)
     wait_for(lambda: any(True for _ in output.list("commits/000002/")), job)
     node = next(iter(cluster.worker_nodes))
@@ -121,6 +133,7 @@ def test_three_nights_on_s3(
     assert told["total"]["why"] == {"new": 14, "changed": 2}
     assert (told["total"]["items"], told["total"]["same"], told["vanished"]) == (16, 1, 1)
     assert list(told["denied"]) == [closed]
+    assert told["runtime"] == ("keras" if find_spec("openvino") is None else "openvino")
 
     local = tmp_path / "scores"
     for item in output.list():
@@ -132,6 +145,9 @@ def test_three_nights_on_s3(
     assert by_key["new/copy.mp4"]["same_as"] == clips.uri("clip0.mp4")
     assert by_key["clip2.mp4"]["reason"] == "truncated"
     assert by_key["cut.jpg"]["kind"] != "fault"
+    assert {row["runtime"] for row in found if row["kind"] == "scored"} == {"keras", told["runtime"]}
+    assert by_key["new/copy.mp4"]["runtime"] == "keras", "its original's"
+    assert {row["precision"] for row in found if row["kind"] != "scored"} == {None}
     tracks = rows(local, "tracks")
     assert len(tracks) == sum(row["tracks"] for row in found if row["same_as"] is None)
     assert all(1 <= len(track["frames"]) <= 3 for track in tracks)
@@ -201,15 +217,18 @@ def test_a_killed_run_goes_on_and_another_bundle_reads_kept_crops(
         (["{bundle}", "{media}", "{out}", "--night", "soon"], "night: got 'soon'"),
         (["{bundle}", "{media}", "{out}", "--limit", "0"], "limit: got 0"),
         (["{bundle}", "{media}", "{out}", "--budget-minutes", "-1"], "budget minutes: got -1"),
+        (["{bundle}", "{media}", "{out}", "--runtime", "openvino"], "got openvino, which is not installed here"),
     ],
 )
 def test_wrong_usage_is_one_line_before_any_task(
     tmp_path: Path,
     bundles: tuple[Path, Path],
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
     told: str,
 ) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
     names = {"bundle": bundles[0], "media": tmp_path / "media", "out": tmp_path / "out", "tmp": tmp_path}
     (tmp_path / "media").mkdir()
     (tmp_path / "media" / "a.jpg").write_bytes(b"picture")
@@ -220,6 +239,48 @@ def test_wrong_usage_is_one_line_before_any_task(
     assert main([text.format(**names, damaged=tmp_path / "damaged") for text in arguments]) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "out" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "backend", "chosen"),
+    [
+        *[("auto", 0, "tensorflow", "openvino"), ("auto", 1, "tensorflow", "keras"), ("auto", 0, "jax", "keras")],
+        *[("keras", 0, "tensorflow", "keras"), ("openvino", 1, "jax", "openvino")],
+    ],
+)
+def test_openvino_is_for_machines_without_gpus(
+    wanted: Any, gpus: int, backend: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    assert chosen_runtime(wanted, gpus) == chosen
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert wanted != "auto" or chosen_runtime(wanted, gpus) == "keras"
+
+
+def test_greetings_are_kept_back_and_errors_are_not(tmp_path: Path) -> None:
+    (tmp_path / "keras.py").write_text(
+        "import os\n"
+        "os.write(2, b'WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\\n')\n"
+        "os.write(2, b'I0000 00:00:1795404977.423180   19023 port.cc:153] oneDNN custom operations are on.\\n')\n"
+        "os.write(2, b'E0000 00:00:1795404977.423180   19023 cuda.cc:1] no driver\\n')\n"
+        "raise ImportError('no backend')\n"
+    )
+    code = "from jobs.quiet import import_keras; import_keras()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stderr.startswith("E0000 00:00:1795404977.423180   19023 cuda.cc:1] no driver\nTraceback")
+    assert "no backend" in done.stderr
+
+
+def counted(cluster: Any) -> set[str]:
+    """Outcomes of items that scoring counted, as the nodes export them."""
+    text = ""
+    for node in cluster.list_all_nodes():
+        with urllib.request.urlopen(f"http://127.0.0.1:{node.metrics_export_port}/metrics") as answer:
+            text += answer.read().decode()
+    found = re.findall(r"^ray_fakesift_videos_total{(.*)}", text, re.MULTILINE)
+    return {name for tags in found if 'job_name="score"' in tags for name in re.findall(r'\boutcome="(\w+)"', tags)}
 
 
 def wait_for(met: Any, job: Any) -> None:

@@ -31,8 +31,9 @@ def test_two_workers_end_with_the_weights_of_one(backend: str, tmp_path: Path) -
     for alone, shared, other in zip(one.weights, two.weights, second.weights, strict=True):
         np.testing.assert_allclose(shared, alone, rtol=0, atol=2e-5)
         np.testing.assert_array_equal(other, shared)
-    np.testing.assert_allclose(two.logits, one.logits, rtol=0, atol=1e-4)
+    # A logit sums hundreds of products of such weights, and the last bits differ from processor to processor.
+    np.testing.assert_allclose(two.logits, one.logits, rtol=0, atol=1e-3)
     np.testing.assert_array_equal(second.logits, two.logits)
     for mine, theirs in zip(one.history, two.history, strict=True):
-        assert mine.loss == pytest.approx(theirs.loss, abs=1e-5)
-        assert mine.validation == pytest.approx(theirs.validation, abs=1e-5)
+        assert mine.loss == pytest.approx(theirs.loss, abs=1e-4)
+        assert mine.validation["loss"] == pytest.approx(theirs.validation["loss"], abs=1e-3)

@@ -65,6 +65,26 @@ def test_networks_of_training_give_maps_and_their_own_logits(features: str) -> N
     np.testing.assert_allclose(heat.logits, Predictor(model, batch_size=3)(pictures), atol=1e-4)
 
 
+@pytest.mark.parametrize(("features", "cells"), [("last", 3), ("multi", 12)])
+def test_xception_gives_maps_and_its_own_logits(features: str, cells: int) -> None:
+    keras.utils.set_random_seed(1)
+    model = build_network(NetworkOptions(model="xception", weights="none", features=features), 96)
+    pictures = crops(3, 96)
+    pictures[0, :48] = 250
+    # Random weights let logits vanish, and so much that all maps but those of the first picture would be empty.
+    head, predict = model.get_layer("logit"), Predictor(model, batch_size=3)
+    kernel, bias = head.get_weights()
+    logits = predict(pictures)
+    head.set_weights([np.abs(kernel) / np.abs(logits).max(), bias])
+    heat = HeatMapper(model)(pictures, batch_size=2)
+    assert heat.maps.shape == (3, 96, 96)
+    assert heat.cells == cells
+    assert (heat.maps.min(axis=(1, 2)) >= 0).all()
+    assert (heat.maps.max(axis=(1, 2)) == 1).all()
+    assert np.abs(heat.maps[0] - heat.maps[1]).mean() > 0.01
+    np.testing.assert_allclose(heat.logits, predict(pictures), rtol=1e-3, atol=1e-4)
+
+
 def test_no_crops_give_no_maps() -> None:
     heat = HeatMapper(looks_for_red())(np.zeros((0, SIDE, SIDE, 3), np.uint8))
     assert heat.maps.shape == (0, SIDE, SIDE)

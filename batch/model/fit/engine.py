@@ -6,20 +6,26 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from batch.model.fit.options import Backend, FitOptions
-from batch.model.network import NetworkOptions, Stage
+from batch.model.network import NetworkOptions, Stage, build_network
 from batch.model.records import UNUSED, Batch
+
+if TYPE_CHECKING:
+    import keras
 
 Arrays = list[npt.NDArray[Any]]
 """Values of variables in the network's or the optimizer's own order."""
 
 Augment = Callable[[Any, Any], Any]
 """From pixels (places, side, side, 3) and draws to float32 pixels of the same shape, in `keras.ops`."""
+
+Build = Callable[[NetworkOptions, int], "keras.Model"]
+"""A network from its options and the side of its input: `network.build_network`, or `frozen.build_head`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +91,9 @@ def use_backend(backend: Backend) -> None:
         )
 
 
-def open_engine(network: NetworkOptions, side: int, options: FitOptions, augment: Augment | None) -> Engine:
+def open_engine(
+    network: NetworkOptions, side: int, options: FitOptions, augment: Augment | None, build: Build = build_network
+) -> Engine:
     """The engine of `options.backend`, with its network built from the seed, equal on all workers.
 
     With TensorFlow it joins the workers that TF_CONFIG names, so no TensorFlow operation may have run before; with JAX
@@ -95,10 +103,10 @@ def open_engine(network: NetworkOptions, side: int, options: FitOptions, augment
     if options.backend == "jax":
         from batch.model.fit.jax import JaxEngine
 
-        return JaxEngine(network, side, options, augment)
+        return JaxEngine(network, side, options, augment, build)
     from batch.model.fit.tensorflow import TensorFlowEngine
 
-    return TensorFlowEngine(network, side, options, augment)
+    return TensorFlowEngine(network, side, options, augment, build)
 
 
 def padded(batch: Batch, multiple: int) -> Batch:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from batch.model.fit.engine import Arrays, Augment, Snapshot, checked, padded
+from batch.model.fit.engine import Arrays, Augment, Build, Snapshot, checked, padded
 from batch.model.fit.optimizers import build_optimizer
 from batch.model.fit.options import FitOptions
 from batch.model.loss import clip_by_global_norm, weighted_loss
@@ -38,7 +38,14 @@ class _State(NamedTuple):
 class JaxEngine:
     """`fit.engine.Engine` on JAX."""
 
-    def __init__(self, network: NetworkOptions, side: int, options: FitOptions, augment: Augment | None) -> None:
+    def __init__(
+        self,
+        network: NetworkOptions,
+        side: int,
+        options: FitOptions,
+        augment: Augment | None,
+        build: Build = build_network,
+    ) -> None:
         self.rank = jax.process_index()
         self.workers = jax.process_count()
         self._network = network
@@ -48,7 +55,7 @@ class JaxEngine:
         self._copied = NamedSharding(mesh, PartitionSpec())
         self._shared = NamedSharding(mesh, PartitionSpec("data"))
         keras.utils.set_random_seed(options.seed)
-        self._model = build_network(network, side)
+        self._model = build(network, side)
         self._logits = logits_of(self._model)
         self._broadcast()
         self._state: _State

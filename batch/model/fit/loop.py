@@ -13,19 +13,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batch.model.fit.engine import Arrays, Augment, Engine, open_engine
+from batch.model.fit.engine import Arrays, Augment, Build, Engine, open_engine
 from batch.model.fit.feed import Feed, Pass
 from batch.model.fit.options import FitOptions
 from batch.model.fit.schedules import average_decay, best_epoch, current_stage, learning_rate
 from batch.model.fit.scoring import LabelledScores, quick_metrics, score
 from batch.model.fit.state import RunState, load_state, save_state
-from batch.model.network import NetworkOptions, Stage
+from batch.model.network import NetworkOptions, Stage, build_network
 from batch.model.records import EpochRecord
 
 if TYPE_CHECKING:
@@ -101,13 +101,15 @@ def fit(
     hooks: Hooks | None = None,
     restore: Path | None = None,
     augment: Augment | None = None,
+    build: Build = build_network,
 ) -> FitResult:
     """Train until the stages are through, or go on from the checkpoint folder `restore`.
 
+    `build` makes the network that the feed's batches go into: with `frozen.build_head` they are features.
     A finished run's checkpoint gives its result at once. Raises TrainingDivergedError when the loss is not a number,
     and ValueError for a checkpoint of other options, weights of another network, or a keras of another backend.
     """
-    engine = open_engine(network, feed.side, options, augment)
+    engine = open_engine(network, feed.side, options, augment, build)
     run = _Run(network, feed, options, hooks or Hooks(), engine)
     run.begin(restore)
     while (stage := run.next_stage()) is not None:
@@ -123,10 +125,6 @@ def fit(
 
 def model_of(network: NetworkOptions, side: int, weights: Arrays) -> keras.Model:
     """The float32 network with these weights."""
-    from dataclasses import replace
-
-    from batch.model.network import build_network
-
     model = build_network(replace(network, weights="none", precision="float32"), side)
     model.set_weights(weights)
     return model

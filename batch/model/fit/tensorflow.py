@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from batch.model.fit.engine import Arrays, Augment, Snapshot, checked, padded
+from batch.model.fit.engine import Arrays, Augment, Build, Snapshot, checked, padded
 from batch.model.fit.optimizers import build_optimizer
 from batch.model.fit.options import FitOptions
 from batch.model.loss import clip_by_global_norm, weighted_loss
@@ -27,7 +27,14 @@ from batch.model.records import Batch
 class TensorFlowEngine:
     """`fit.engine.Engine` on TensorFlow."""
 
-    def __init__(self, network: NetworkOptions, side: int, options: FitOptions, augment: Augment | None) -> None:
+    def __init__(
+        self,
+        network: NetworkOptions,
+        side: int,
+        options: FitOptions,
+        augment: Augment | None,
+        build: Build = build_network,
+    ) -> None:
         self._strategy = _strategy()
         resolver = self._strategy.cluster_resolver
         self.workers = len(_named_workers()) if resolver else 1
@@ -37,7 +44,7 @@ class TensorFlowEngine:
         self._options = options
         self._augment = augment
         keras.utils.set_random_seed(options.seed)
-        self._model = build_network(network, side)
+        self._model = build(network, side)
         self._logits = logits_of(self._model)
         self._broadcast()
         self._synchronize_norms()

@@ -1,0 +1,75 @@
+"""A function that measures something, run here or as one task on a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from batch.storage.base import Storage
+from jobs.session import alive_nodes, check_seen_by_all, ray_session
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A cluster to measure on, joined; or none: then this process measures."""
+
+    ray: Any = None
+    cpus: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Of its largest node, or of this machine."""
+    gpus: int = field(default_factory=lambda: len(list(Path("/dev").glob("nvidia[0-9]*"))))
+    """Of all nodes, or of this machine."""
+
+    def measured(
+        self,
+        function: Callable[..., T],
+        *arguments: Any,
+        cpus: int = 1,
+        gpus: float = 0,
+        environment: Mapping[str, str] | None = None,
+    ) -> T:
+        """What the function gives.
+
+        Args:
+            function: of this module tree; it and its arguments are sent.
+            arguments: what it takes.
+            cpus: that it may take.
+            gpus: likewise.
+            environment: variables that it needs before it imports its libraries.
+
+        Raises:
+            RuntimeError: where Ray gave up; else what the function raises.
+        """
+        variables = dict(environment or {})
+        if self.ray is None:
+            os.environ.update(variables)
+            return function(*arguments)
+        task = self.ray.remote(num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": variables})(function)
+        exceptions = self.ray.exceptions
+        try:
+            found: T = self.ray.get(task.remote(*arguments))
+        except exceptions.RayTaskError as error:
+            raise error.cause from error
+        except exceptions.RayError as error:
+            raise RuntimeError(f"Ray gave up: {' '.join(str(error).split())[:300]}") from error
+        return found
+
+
+def on_cluster(address: str | None, places: dict[str, Storage], measure: Callable[[Cluster], T]) -> T:
+    """Calls `measure` with the cluster at `address`, or with none.
+
+    Raises:
+        ConnectionError: if there is no cluster there; `ValueError` if a node does not see a local place.
+    """
+    if address is None:
+        return measure(Cluster())
+    with ray_session(address, None) as ray:
+        check_seen_by_all(ray, places, None)
+        cpus = max(int(node["Resources"].get("CPU", 0)) for node in alive_nodes(ray))
+        if not cpus:
+            raise RuntimeError(f"no node of the cluster at {address} has a CPU for tasks, expected one or more")
+        return measure(Cluster(ray=ray, cpus=cpus, gpus=int(ray.cluster_resources().get("GPU", 0))))

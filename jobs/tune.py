@@ -1,0 +1,224 @@
+"""Face shards and a grid in, a table of what every configuration reaches out, and the best one's bundle: on Ray Tune.
+
+fakesift tune s3://lab/faces s3://lab/tuned --address auto --seeds 3 --resources-per-trial cpu=4,gpu=0.25
+fakesift tune demo/faces demo/tuned --epochs 3 --batch-size 16        # a laptop: the reference's grid
+fakesift tune demo/faces demo/searched --grid grid.yaml --search random --trials 20
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from batch.model.index import load_index, unfinished
+from batch.model.records import FaceIndex, Split
+from batch.model.split import make_split
+from batch.model.tuning.grid import Grid
+from batch.model.tuning.records import Status, Trial, TrialResult
+from batch.model.tuning.store import TrialStore
+from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
+from batch.shards.summary import PLAN, SUMMARY
+from batch.storage.base import AccessError, Storage
+from batch.storage.open import open_storage
+from batch.storage.s3 import S3Options
+from jobs.console import EXIT_CODES, Exit, guarded, parse, say
+from jobs.session import check_seen_by_all, ray_session
+from jobs.splitting import Prepared, prepare
+from jobs.train import print_counts, ray_place
+from jobs.train_config import with_config
+from jobs.tune_conclude import Search, conclude_tuning, results_of
+from jobs.tune_options import TuneOptions
+from jobs.tune_plan import ListSource, OptunaSource, Planned, Source, plan_configurations
+from jobs.tune_run import check_room, earlier_trials, run_trials
+from jobs.tune_share import SharedData, share
+from jobs.tune_status import print_finished, trial_line
+from jobs.tune_trial import TrialContext
+
+_FEATURES = "features.json"
+
+
+def tune(options: TuneOptions) -> Exit:
+    """Runs the job to its end. Raises `ValueError` or `AccessError` for what is wrong before any work starts."""
+    options.check()
+    grid = options.tried()
+    configurations = plan_configurations(options, grid)
+    s3 = S3Options(endpoint=options.s3_endpoint)
+    sinks = [open_storage(place, s3) for place in options.faces]
+    output = open_storage(options.output, s3)
+    for sink in sinks:
+        refuse_nested(sink, output)
+    index = load_index(sinks)
+    for line in unfinished(sinks):
+        say(line)
+    run = _run_file(options, sinks, index)
+    if options.split != "identity":
+        # Whether there is enough of everything shows before a cluster is started.
+        make_split(index, options.split_options())
+    claim_output(output, run)
+    if output.exists(SUMMARY):
+        say(f"nothing to do: {output.root} holds a finished run")
+        print_finished(output)
+        return Exit.OK
+    source = _source(options, grid, configurations, output)
+    with ray_session(options.address, None if options.address else _cores(options)) as ray:
+        places = {**{f"faces {number}": sink for number, sink in enumerate(sinks, 1)}, "output": output}
+        check_seen_by_all(ray, places, output)
+        check_room(ray, options)
+        try:
+            prepared = prepare(ray, options.split_options(), index, output)
+            print_counts(prepared.split)
+            search = _search(ray, options, grid, configurations, sinks, output, index, prepared, source)
+        except (ValueError, AccessError) as error:
+            raise RuntimeError(f"stopped: {error}") from error
+        conclude_tuning(ray, output, index, prepared, search, run)
+    print_finished(output)
+    return Exit.OK
+
+
+def _run_file(options: TuneOptions, sinks: Sequence[Storage], index: FaceIndex) -> RunFile:
+    shaping = {**options.shaping(), "data_digest": index.digest}
+    source = " ".join(sink.root for sink in sinks)
+    return RunFile(kind="tune", input=source, shaping=shaping, versions=installed_versions())
+
+
+def _cores(options: TuneOptions) -> int:
+    return max(os.cpu_count() or 1, math.ceil(options.resources.cpus))
+
+
+def _source(options: TuneOptions, grid: Grid, configurations: Sequence[Planned], output: Storage) -> Source:
+    if options.search == "optuna":
+        output.put(PLAN, _plan(options, options.trials or 0))
+        return OptunaSource(options, grid, configurations, earlier_trials(output))
+    output.put(PLAN, _plan(options, len(configurations)))
+    return ListSource(_left(options, configurations, output))
+
+
+def _plan(options: TuneOptions, configurations: int) -> bytes:
+    return json.dumps({"configurations": configurations, "trials": configurations * options.seeds}).encode()
+
+
+def _left(options: TuneOptions, configurations: Sequence[Planned], output: Storage) -> list[Trial]:
+    """Planned trials that did not end yet."""
+    every = [trial for planned in configurations for trial in planned.trials(options)]
+    return [trial for trial in every if TrialStore(output, trial.id).result() is None]
+
+
+def _search(
+    ray: Any,
+    options: TuneOptions,
+    grid: Grid,
+    configurations: Sequence[Planned],
+    sinks: Sequence[Storage],
+    output: Storage,
+    index: FaceIndex,
+    prepared: Prepared,
+    source: Source,
+) -> Search:
+    """Runs what is left, and gathers all."""
+    shared = _shared(ray, options, grid, configurations, output, index, prepared)
+    seconds = _add_seconds(output, shared.seconds)
+    path, file_system = ray_place(output, options.s3_endpoint)
+    context = TrialContext(
+        sinks=sinks,
+        output=output,
+        index=index,
+        train=prepared.split.rows(Split.TRAIN),
+        validation=prepared.split.rows(Split.VALIDATION),
+        recipe=options.recipe(),
+        resources=options.resources,
+        workers=options.workers,
+        max_failures=options.max_failures,
+        storage_path=path,
+        file_system=file_system,
+        faces=shared.faces,
+        features=shared.features,
+    )
+    _run(options, grid, configurations, output, context, source)
+    trials = _all_trials(options, configurations, output)
+    budget = f"the budget of {options.budget_minutes:g} minutes was used up" if options.budget_minutes else "not run"
+    results = results_of(output, trials, options.resources, budget)
+    if not options.budget_minutes and any(result.status == Status.SKIPPED for result in results):
+        raise RuntimeError("trials were left over: run the same command again to go on")
+    return Search(options=options, grid=grid, trials=tuple(trials), results=results, features_seconds=seconds)
+
+
+def _add_seconds(output: Storage, seconds: float) -> float:
+    """Of shared features, over all calls of the job: a killed one's are lost with it, and made anew."""
+    before = json.loads(output.read(_FEATURES))["seconds"] if output.exists(_FEATURES) else 0.0
+    output.put(_FEATURES, json.dumps({"seconds": round(before + seconds, 1)}).encode())
+    return float(before + seconds)
+
+
+def _run(
+    options: TuneOptions,
+    grid: Grid,
+    configurations: Sequence[Planned],
+    output: Storage,
+    context: TrialContext,
+    source: Source,
+) -> None:
+    """All that is left, with a line for each end."""
+    total = json.loads(output.read(PLAN))["trials"]
+    ended = sum(result is not None for _, result in earlier_trials(output))
+    if ended:
+        say(f"{ended} of {total} trials had ended before")
+
+    def tell(result: TrialResult) -> None:
+        nonlocal ended
+        ended += 1
+        say(f"{ended}/{total}  {trial_line(result, grid.names)}")
+
+    recipe = options.recipe()
+    planned = [recipe.changed(each.configuration).epochs for each in configurations]
+    run_trials(options, context, source, max([recipe.epochs, *planned]), tell)
+
+
+def _all_trials(options: TuneOptions, configurations: Sequence[Planned], output: Storage) -> list[Trial]:
+    """Planned ones in their order, then suggested ones."""
+    found = {trial.id: trial for planned in configurations for trial in planned.trials(options)}
+    return list({**found, **{trial.id: trial for trial, _ in earlier_trials(output)}}.values())
+
+
+def _shared(
+    ray: Any,
+    options: TuneOptions,
+    grid: Grid,
+    configurations: Sequence[Planned],
+    output: Storage,
+    index: FaceIndex,
+    prepared: Prepared,
+) -> SharedData:
+    """Of what is left to do; with Optuna of what it can suggest, told from some draws."""
+    recipe = options.recipe()
+    if options.search == "optuna":
+        draws = [*(planned.configuration for planned in configurations), *grid.drawn(64, options.seed)]
+        seeds = range(options.seed, options.seed + options.seeds)
+        recipes = [recipe.changed(made, seed) for made in draws for seed in seeds]
+    else:
+        recipes = [recipe.changed(trial.configuration, trial.seed) for trial in _left(options, configurations, output)]
+    rows = [prepared.split.rows(name) for name in (Split.TRAIN, Split.VALIDATION)]
+    return share(
+        ray, index, rows[0], rows[1], recipes, options.resources, options.share if options.workers == 1 else "none"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    try:
+        default = with_config(TuneOptions, argv)
+        options = parse(TuneOptions, "tune", __doc__, argv, EXIT_CODES, default)
+    except ValueError as error:
+        say(f"fakesift tune: {error}")
+        return Exit.USAGE
+    try:
+        return guarded(lambda: tune(options), "tune")
+    except KeyboardInterrupt:
+        say("interrupted; what ended is kept, and checkpoints of the rest. Go on with the same command.")
+        return Exit.INTERRUPTED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

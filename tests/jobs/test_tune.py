@@ -1,0 +1,206 @@
+"""Tuning from the command line, on Ray Tune: it is killed, goes on, and ends with every configuration once."""
+
+import csv
+import io
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from batch.model.network import NetworkOptions, build_network
+from batch.model.records import EpochRecord
+from batch.model.tuning.records import Status, Trial, TrialResult
+from batch.storage.local import LocalStorage
+from jobs.train_config import with_config
+from jobs.train_options import TrainOptions
+from jobs.tune import tune
+from jobs.tune_options import Resources, TuneOptions
+from jobs.tune_plan import OptunaSource, plan_configurations
+from tests.support.face_outputs import SIDE
+from tests.support.job import ROOT, fakesift
+from tests.support.learnable import write_learnable
+
+GRID = """
+fixed: {{model: cnn, augment: reference, batch_size: 16, schedule: constant}}
+rows:
+  - {{name: too fast, weights: none, epochs: 2, optimizer: sgd, learning_rate: 1e18}}
+grid:
+  weights: [none, "{weights}"]
+  epochs:
+    - {{choices: [2], when: {{weights: none}}}}
+    - {{choices: [0], when: {{weights: "{weights}"}}}}
+  head_epochs: {{choices: [3], when: {{weights: "{weights}"}}}}
+  head_learning_rate: {{choices: [0.01], when: {{weights: "{weights}"}}}}
+  learning_rate: {{choices: [0.003], when: {{weights: none}}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("learnable") / "faces"
+    write_learnable(LocalStorage(folder))
+    return folder
+
+
+def rows_of(output: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((output / "trials.csv").read_text())))
+
+
+def killed_after(ends: int, command: list[str]) -> None:
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as job:
+        assert job.stderr is not None
+        for line in job.stderr:
+            if line.startswith(f"{ends}/"):
+                job.kill()
+                return
+    raise AssertionError(f"ended before {ends} trials had")
+
+
+@pytest.fixture(scope="module")
+def search(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A command whose driver was killed after the second trial's end."""
+    folder = tmp_path_factory.mktemp("search")
+    weights = folder / "cnn.weights.h5"
+    build_network(NetworkOptions(model="cnn"), SIDE).get_layer("backbone").save_weights(weights)
+    (folder / "grid.yaml").write_text(GRID.format(weights=weights))
+    arguments = ["tune", str(faces), str(folder / "tuned"), "--grid", str(folder / "grid.yaml"), "--seeds", "2"]
+    killed_after(2, [sys.executable, "-m", "jobs.cli", *arguments])
+    return arguments
+
+
+@pytest.fixture(scope="module")
+def tuned(search: list[str]) -> Path:
+    """What the same command made of it."""
+    output = Path(search[2])
+    ended = {path: path.read_bytes() for path in output.glob("trials/*/result.json")}
+    assert len(ended) >= 2 and not (output / "summary.json").exists()
+    told = fakesift("status", output)
+    assert told.returncode == 0 and re.search(r"trials +[2-5] of 6 ended", told.stdout) and "unfinished" in told.stdout
+    done = fakesift(*search)
+    assert done.returncode == 0, done.stderr
+    assert "of 6 trials had ended before" in done.stderr
+    assert all(path.read_bytes() == data for path, data in ended.items())
+    return output
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_to_every_configuration_once(search: list[str], tuned: Path) -> None:
+    rows = rows_of(tuned)
+    assert len(rows) == 6 == len({(row["configuration"], row["seed"]) for row in rows})
+    failed = [row for row in rows if row["status"] == "failed"]
+    assert [row["name"] for row in failed] == ["too fast"] * 2 and all("loss is" in row["reason"] for row in failed)
+    assert sorted(row["shared"] for row in rows if row not in failed) == ["features"] * 2 + ["pixels"] * 2
+    assert not list(tuned.glob("trials/*/weights")) and not list(tuned.glob("trials/*/checkpoint*"))
+    assert len(list(tuned.glob("tensorboard/*/events*"))) == 4
+    summary = json.loads((tuned / "summary.json").read_text())
+    assert summary["trials"] == {"finished": 4, "stopped": 0, "failed": 2, "skipped": 0}
+    page = (tuned / "report.html").read_text()
+    assert "test split was read once" in page and "too fast" in page
+    bundle = json.loads((tuned / "bundle/bundle.json").read_text())
+    assert bundle["digest"] == summary["bundle_digest"]
+    assert "nothing to do" in fakesift(*search).stderr
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+def test_the_best_configuration_trained_again_gives_its_figure(faces: Path, tuned: Path, tmp_path: Path) -> None:
+    done = fakesift("train", "--config", tuned / "best.yaml", faces, tmp_path / "model")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "model/splits.parquet").read_bytes() == (tuned / "splits.parquet").read_bytes()
+    mine, theirs = (json.loads((each / "summary.json").read_text()) for each in (tuned, tmp_path / "model"))
+    best = mine["best"]["configuration"]
+    row = next(row for row in rows_of(tuned) if row["configuration"] == best and row["seed"] == "0")
+    losses = [float(each["validation_loss"]) for each in csv.DictReader((tmp_path / "model/history.csv").open())]
+    assert min(losses) == pytest.approx(float(row["validation_loss"]), abs=2e-3)
+    figures = (each["metrics"]["test"]["videos"]["auc"] for each in (mine, theirs))
+    assert next(figures) == pytest.approx(next(figures), abs=0.02)
+
+
+def refused(*places: Path, **options: object) -> str:
+    with pytest.raises(ValueError, match=r".") as error:
+        tune(TuneOptions(places=tuple(map(str, places)), **options))  # type: ignore[arg-type]
+    return str(error.value)
+
+
+def test_bad_input_is_named_before_anything_is_written(faces: Path, tmp_path: Path) -> None:
+    output, grid = tmp_path / "out", tmp_path / "grid.yaml"
+    assert "lies inside" in refused(faces, faces / "tuned")
+    assert "FACES... OUTPUT" in refused(faces)
+    assert "expected ablation or a YAML file" in refused(faces, output, grid=str(tmp_path / "none.yaml"))
+    grid.write_text("grid: [")
+    assert "not YAML" in refused(faces, output, grid=str(grid))
+    grid.write_text("grid: {optimizer: [adam, adamw]}")
+    assert "adamw without weight_decay" in refused(faces, output, grid=str(grid))
+    grid.write_text("grid: {dropout: {range: [0, 0.5]}}")
+    assert "dropout: received a range" in refused(faces, output, grid=str(grid))
+    assert "expected --trials N" in refused(faces, output, grid=str(grid), search="random")
+    assert "expected 1 or more" in refused(faces, output, seeds=0)
+    assert "minutes" in refused(faces, output, budget_minutes=-1.0)
+    assert "multiple of their number of cores" in refused(faces, output, workers=2)
+    for wrong in ("cpu", "cpu=0", "cpu=1,cpu=2", "tpu=1", "gpu=1.5", "cpu=-1"):
+        with pytest.raises(ValueError, match="resources per trial"):
+            Resources.parse(wrong)
+    assert Resources.parse("gpu=0.25, cpu=2") == Resources(cpus=2.0, gpus=0.25)
+    assert not output.exists()
+
+
+def test_options_of_a_file_hold_where_the_command_line_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "best.yaml"
+    path.write_text("model: cnn\nlearning_rate: 1e-2\ndense_units: [64, 8]\nmax_faces: null\nseed: 3\n")
+    found = with_config(TrainOptions, ["--config", str(path), "faces", "out"])
+    assert found == TrainOptions(model="cnn", learning_rate=0.01, dense_units=(64, 8), max_faces=None, seed=3)
+    assert with_config(TrainOptions, ["faces", "out"]) is None
+    overridden = with_config(TrainOptions, ["--config", str(path), "--dense-units", "16"])
+    assert overridden is not None and overridden.dense_units == ()
+    for text, named in (
+        ("modle: cnn", "unknown option modle"), ("epochs: many", "bad epochs: received 'many'"), ("- a", "a mapping"),
+        ("{", "not YAML"), ("places: [a, b]", "unknown option places"),
+    ):  # fmt: skip
+        path.write_text(text)
+        with pytest.raises(ValueError, match=named):
+            with_config(TrainOptions, ["--config", str(path)])
+
+
+def made_of(trial: Trial) -> TrialResult:
+    """A loss that is least for adam at a rate of 0.01."""
+    rate = float(str(trial.configuration["learning_rate"]))
+    loss = abs(math.log10(rate) + 2) + (0.0 if trial.configuration["optimizer"] == "adam" else 1.0) + 0.01 * trial.seed
+    record = EpochRecord(
+        stage="whole", epoch=1, step=1, loss=loss, learning_rate=rate, images_per_second=1.0, seconds=1.0,
+        validation={"loss": loss},
+    )  # fmt: skip
+    return TrialResult(trial=trial, status=Status.FINISHED, history=(record,), best=0)
+
+
+def test_optuna_suggests_what_the_space_holds_and_knows_what_was_found(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    path = tmp_path / "grid.yaml"
+    path.write_text(
+        "fixed: {model: cnn}\nrows: [{name: usual, optimizer: adam, learning_rate: 1e-4}]\n"
+        "grid: {optimizer: [sgd, adam], learning_rate: {log: [1e-5, 1]}, "
+        "momentum: {range: [0, 0.9], when: {optimizer: sgd}}}"
+    )
+    options = TuneOptions(places=("a", "b"), grid=str(path), search="optuna", trials=40, seeds=2)
+    rows = plan_configurations(options, options.tried())
+    source = OptunaSource(options, options.tried(), rows, [])
+    found: list[tuple[Trial, TrialResult | None]] = []
+    while len(found) < 41 and (trial := source.next()):
+        found.append((trial, made_of(trial)))
+        source.told(made_of(trial))
+    assert [trial.name for trial, _ in found[:3]] == ["usual", "usual", ""]
+    found[-1] = (found[-1][0], None)  # was asked, and then the driver died
+    resumed = OptunaSource(options, options.tried(), rows, found)
+    while trial := resumed.next():
+        assert len(found) > 41 or trial == found[40][0] or trial.seed == 1
+        found.append((trial, made_of(trial)))
+        resumed.told(made_of(trial))
+    configurations = [trial.configuration for trial, _ in found if trial.seed == 1]
+    assert len(configurations) == 40 == len({str(each) for each in configurations})
+    assert all(("momentum" in each) == (each["optimizer"] == "sgd") for each in configurations)
+    last = configurations[-10:]
+    assert sum(each["optimizer"] == "adam" for each in last) >= 7
+    assert min(made_of(trial).validation["loss"] for trial, _ in found) < 0.15
