@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from batch.storage.base import Storage
-from jobs.session import alive_nodes, check_seen_by_all, ray_session
+from jobs.session import alive_nodes, check_room, check_seen_by_all, ray_session
 
 T = TypeVar("T")
 
@@ -19,10 +19,20 @@ class Cluster:
     """A cluster to measure on, joined; or none: then this process measures."""
 
     ray: Any = None
-    cpus: int = field(default_factory=lambda: os.cpu_count() or 1)
-    """Of its largest node, or of this machine."""
-    gpus: int = field(default_factory=lambda: len(list(Path("/dev").glob("nvidia[0-9]*"))))
-    """Of all nodes, or of this machine."""
+
+    @property
+    def cpus(self) -> int:
+        """Of its largest node so far, or of this machine."""
+        if self.ray is None:
+            return os.cpu_count() or 1
+        return max([1, *(int(node["Resources"].get("CPU", 0)) for node in alive_nodes(self.ray))])
+
+    @property
+    def gpus(self) -> int:
+        """Of all nodes so far, or of this machine."""
+        if self.ray is None:
+            return len(list(Path("/dev").glob("nvidia[0-9]*")))
+        return int(self.ray.cluster_resources().get("GPU", 0))
 
     def measured(
         self,
@@ -48,6 +58,8 @@ class Cluster:
         if self.ray is None:
             os.environ.update(variables)
             return function(*arguments)
+        if gpus:
+            check_room(self.ray, workers=1, cpus=cpus, gpus=gpus, can_grow=True)
         task = self.ray.remote(num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": variables})(function)
         exceptions = self.ray.exceptions
         try:
@@ -69,7 +81,4 @@ def on_cluster(address: str | None, places: dict[str, Storage], measure: Callabl
         return measure(Cluster())
     with ray_session(address, None) as ray:
         check_seen_by_all(ray, places, None)
-        cpus = max(int(node["Resources"].get("CPU", 0)) for node in alive_nodes(ray))
-        if not cpus:
-            raise RuntimeError(f"no node of the cluster at {address} has a CPU for tasks, expected one or more")
-        return measure(Cluster(ray=ray, cpus=cpus, gpus=int(ray.cluster_resources().get("GPU", 0))))
+        return measure(Cluster(ray=ray))

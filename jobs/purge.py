@@ -67,7 +67,7 @@ def purge(options: PurgeOptions) -> Exit:
             _print(report)
             if report.faces:
                 say("  the weights learnt from them stay: train anew, and delete the old bundle and its checkpoints")
-    for report in purge_outputs(faces, request) if faces else []:
+    for report in purge_outputs(faces, request) if faces or not sinks else []:
         _print(report)
     return Exit.OK
 

@@ -241,9 +241,11 @@ class ScoringPool:
         scoring[self._actors[actor].score.remote(looked, unit)] = actor
 
     def _actor(self, bundle: Bundle, shared: Shared, place: Mapping[str, Any]) -> Any:
-        made = self._ray.remote(
-            max_restarts=_RETRIES, max_task_retries=_RETRIES, max_concurrency=_HELD_AN_ACTOR, **place
-        )(Scorer)
+        # Restarts are what is bounded. Ray learns of a dead node after seconds, in which calls of its actor are refused
+        # and retried at once: five retries were used up before.
+        made = self._ray.remote(max_restarts=_RETRIES, max_task_retries=-1, max_concurrency=_HELD_AN_ACTOR, **place)(
+            Scorer
+        )
         return made.remote(bundle, shared, self._options)
 
     def _errors(self) -> _RayErrors:

@@ -131,13 +131,13 @@ def check_room(ray: Any, *, workers: int, cpus: float, gpus: float, can_grow: bo
     wanted = {"CPU": workers * cpus, "GPU": workers * gpus}
     all_, free = ray.cluster_resources(), ray.available_resources()
     if any(all_.get(name, 0) < amount for name, amount in wanted.items()):
-        asked = f"the workers ask for {_amounts(wanted)} at once, and there are {_amounts(all_)}"
+        asked = f"workers ask for {_amounts(wanted)} at once, and there are {_amounts(all_)}"
         if not can_grow:
             raise ValueError(f"{asked}; expected fewer or smaller workers, or a cluster (--address)")
-        say(f"waiting for room: {asked}; training begins once such nodes have joined")
+        say(f"waiting for room: {asked}; work begins once such nodes have joined")
     elif any(free.get(name, 0) < amount for name, amount in wanted.items()):
-        asked = f"the workers ask for {_amounts(wanted)} at once, and other jobs leave {_amounts(free)}"
-        say(f"waiting for room: {asked}; training begins when they have ended")
+        asked = f"workers ask for {_amounts(wanted)} at once, and other jobs leave {_amounts(free)}"
+        say(f"waiting for room: {asked}; work begins when they have ended")
 
 
 def _amounts(resources: Mapping[str, float]) -> str:

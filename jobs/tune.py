@@ -31,7 +31,8 @@ from jobs.train import print_counts, ray_place
 from jobs.train_config import with_config
 from jobs.tune_conclude import Search, conclude_tuning, results_of
 from jobs.tune_options import TuneOptions
-from jobs.tune_plan import ListSource, OptunaSource, Planned, Source, plan_configurations
+from jobs.tune_optuna import OptunaSource
+from jobs.tune_plan import ListSource, Planned, Source, plan_configurations
 from jobs.tune_run import check_room, earlier_trials, run_trials
 from jobs.tune_share import SharedData, share
 from jobs.tune_status import print_finished, trial_line

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from batch.model.tuning.ablation import ablation_grid
-from batch.model.tuning.grid import Grid, parse_grid
+from batch.model.tuning.grid import Grid
+from batch.model.tuning.parse import parse_grid
 from batch.model.tuning.recipe import Recipe
 from jobs.console import shown
 from jobs.train_options import TrainOptions

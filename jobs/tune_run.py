@@ -34,7 +34,7 @@ def run_trials(
     # Tune would write its own logs, take over interrupts, and run trials in another folder than the job's.
     os.environ.update(
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", TUNE_DISABLE_SIGINT_HANDLER="1", RAY_AIR_NEW_OUTPUT="0",
-        TUNE_WARN_THRESHOLD_S="600", RAY_CHDIR_TO_TRIAL_DIR="0",
+        TUNE_WARN_THRESHOLD_S="600", TUNE_PRINT_ALL_TRIAL_ERRORS="0", RAY_CHDIR_TO_TRIAL_DIR="0",
     )  # fmt: skip
     from ray import tune
 
@@ -96,7 +96,8 @@ def _bundle(options: TuneOptions) -> Any:
     from ray.tune import PlacementGroupFactory
 
     if options.workers > 1:
-        return PlacementGroupFactory([{"CPU": 0.001}])
+        # A byte: a share of a core, however small, would keep the last worker from its whole one.
+        return PlacementGroupFactory([{"memory": 1}])
     bundle = {"CPU": options.resources.cpus}
     if options.resources.gpus:
         bundle["GPU"] = options.resources.gpus
@@ -170,6 +171,9 @@ def _callback(ending: _Ending) -> Any:
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             ending.complete(trial)
 
+        def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            say(f"{Trial.from_json(trial.config['trial']).id}: its process was lost; it goes on after its last epoch")
+
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             ending.error(trial)
 
@@ -189,7 +193,7 @@ class _Ending:
         result = store.result()
         if result is None:
             progress = store.progress()
-            reason = f"stopped by the scheduler after epoch {len(progress.history)}: others were better by then"
+            reason = f"by the scheduler, after epoch {len(progress.history)}: others were better by then"
             result = ended(trial, Status.STOPPED, reason, progress, self._context.resources)
             store.end(result)
         self._told(result)
@@ -211,10 +215,10 @@ class _Ending:
 
 
 def _why(tuned: Any) -> str:
-    """The last line of the error, and what Ray knows of a dead process."""
+    """What Ray knows of a process that died, once more than it is started anew."""
     error = tuned.get_pickled_error()
-    text = str(error or "") or "its process died"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if "OOM" in text or "memory" in text.lower():
-        return f"out of memory: {lines[0][:300]}"
-    return f"its process was lost: {lines[-1][:300]}" if lines else "its process died"
+    # Ray lists what may have happened: of every lost process, that memory may have run out.
+    text, _, _ = str(error or "").partition("Some common causes")
+    line = " ".join(text.split())[-300:] or "its process died"
+    full = "OutOfMemory" in type(error).__name__ or "running low on memory" in text
+    return f"out of memory: {line}" if full else f"its process was lost: {line}"

@@ -253,6 +253,10 @@ def _use_device(recipe: Recipe, resources: Resources) -> None:
     os.environ.update(TF_FORCE_GPU_ALLOW_GROWTH="true", XLA_PYTHON_CLIENT_PREALLOCATE="false")
     use_backend(recipe.fit.backend)
     use_threads(recipe.fit.backend)
+    import keras
+
+    # Of the trial before: its graphs would stay in this process's memory.
+    keras.utils.clear_session()
 
 
 def _features(running: Running) -> Mapping[int, Features] | None:

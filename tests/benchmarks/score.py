@@ -1,6 +1,7 @@
 """What scoring takes, end to end: against the plain loop, by stage, on Ray two ways, and the listing of a large bucket.
 
     python tests/benchmarks/score.py [FOLDER] [--parts speed engines listing] [--models cnn xception] [--frames 16]
+    python tests/benchmarks/score.py --parts speed --models xception --runtime openvino --precision bfloat16
     python tests/benchmarks/score.py --parts listing --sizes 100000 1000000
 
 `speed`: FOLDER (default: `../shared/corpus` where that is present, else a small drawn corpus), so many copies with
@@ -97,8 +98,10 @@ def busy_s() -> float:
     return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
 
-def compare_speed(folder: Path, scratch: Path, models: list[str], frames: int, copies: int, plain_files: int) -> None:
-    """Prints a row a network and way."""
+def compare_speed(
+    folder: Path, scratch: Path, models: list[str], frames: int, copies: int, plain_files: int, computed: list[str]
+) -> None:
+    """Prints a row a network and way. `computed` are arguments of `fakesift score`: runtime, precision."""
     paths = copies_of(folder, scratch / "bucket", copies)
     print(f"{len(paths)} files, {frames} frames each, {os.cpu_count()} cores; the plain loop on {plain_files} of them")
     print(
@@ -115,7 +118,7 @@ def compare_speed(folder: Path, scratch: Path, models: list[str], frames: int, c
         _row(name, "plain", plain, frames, faces, 1.0, share, load)
         load, cpu, begun = os.getloadavg()[0], busy_s(), time.perf_counter()
         output = scratch / f"out-{name}"
-        command = ["score", bundle.uri, str(scratch / "bucket"), str(output), "--frames", str(frames)]
+        command = ["score", bundle.uri, str(scratch / "bucket"), str(output), "--frames", str(frames), *computed]
         subprocess.run([sys.executable, "-m", "jobs.cli", *command], cwd=ROOT, check=True, capture_output=True)
         whole_s = time.perf_counter() - begun
         share = (busy_s() - cpu) / whole_s / (os.cpu_count() or 1)
@@ -125,7 +128,8 @@ def compare_speed(folder: Path, scratch: Path, models: list[str], frames: int, c
         for way, seconds in (("whole", whole_s), ("steady", steady_s)):
             _row(name, way, len(paths) / seconds, frames, crops, len(paths) / seconds / plain, share, load)
         stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in told["seconds"].items())
-        print(f"{'':<10} seconds over tasks: {stages}; model busy {told['rates']['model_busy']:.0%}", flush=True)
+        print(f"{'':<10} seconds over tasks: {stages}; model busy {told['rates']['model_busy']:.0%}", end=", ")
+        print(f"{told['runtime']} in {told['precision']}", flush=True)
 
 
 def _row(name: str, way: str, items: float, frames: int, faces: int, times: float, share: float, load: float) -> None:
@@ -307,6 +311,8 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--parts", nargs="+", choices=("speed", "engines", "listing"), default=["speed", "listing"])
     parser.add_argument("--models", nargs="+", choices=tuple(SIDES), default=list(SIDES))
+    parser.add_argument("--runtime", default="auto")
+    parser.add_argument("--precision", default="float32")
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--copies", type=int, default=2)
     parser.add_argument("--plain-files", type=int, default=8)
@@ -320,7 +326,9 @@ def main() -> None:
         scratch = Path(folder)
         corpus = arguments.folder or (SHARED if SHARED.is_dir() else drawn(scratch))
         if "speed" in arguments.parts:
-            compare_speed(corpus, scratch, arguments.models, arguments.frames, arguments.copies, arguments.plain_files)
+            computed = ["--runtime", arguments.runtime, "--precision", arguments.precision]
+            sizes = (arguments.frames, arguments.copies, arguments.plain_files)
+            compare_speed(corpus, scratch, arguments.models, *sizes, computed)
         if "engines" in arguments.parts:
             compare_engines(corpus, scratch, arguments.frames, arguments.copies)
         if "listing" in arguments.parts:

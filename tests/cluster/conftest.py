@@ -1,6 +1,7 @@
 """One local cluster for all tests that need one, with a state folder of its own."""
 
 import io
+import json
 import os
 import shlex
 import signal
@@ -14,6 +15,7 @@ from unittest.mock import patch
 
 import pytest
 
+from cluster.state import LocalCluster
 from jobs.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +68,11 @@ class Cluster:
     def _popen(self, command: list[str], **more: Any) -> subprocess.Popen[str]:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, env=self.environment, cwd=self.state, **pipes, **more)
+
+
+def record(state: Path) -> LocalCluster:
+    """What `cluster up` wrote of a cluster."""
+    return LocalCluster(**json.loads((state / "fakesift" / "cluster.json").read_text()))
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,16 @@
-"""Jobs through `submit` on a real cluster of two nodes that is closed by a token: the three uses, and every end."""
+"""A real cluster of two nodes that is closed by a token, and jobs sent to it: the three uses, and every end.
+
+All tests of the running cluster stand in this file, so that it is started once, however the files are shared out.
+"""
 
 import json
 import os
 import re
 import signal
+import stat
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,12 +21,55 @@ from batch.corpus.draw.planted import PlantedKind
 from batch.shards.commit import read_commits
 from batch.shards.read import outcome_tables
 from batch.storage.local import LocalStorage
-from tests.cluster.conftest import Cluster
+from cluster.processes import members
+from tests.cluster.conftest import ROOT, Cluster, record
+from tests.cluster.test_watching import drawn_names
 
 pytestmark = pytest.mark.slow
 
-HOLD_CPUS = Path(__file__).parents[1] / "support" / "hold_cpus.py"
+HOLD_CPUS = ROOT / "tests" / "support" / "hold_cpus.py"
+COUNT_AND_SCRAPE = ROOT / "tests" / "support" / "count_and_scrape.py"
 TRAIN = ("--model", "cnn", "--epochs", 1, "--batch-size", 8, "--augment", "none", "--no-pictures")
+
+
+def status_of(url: str, token: str | None = None) -> int:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_all_nodes_are_there_and_closed(cluster: Cluster) -> None:
+    local = record(cluster.state)
+    status = cluster.here("cluster", "status")
+    assert status.returncode == 0
+    assert "2 of 2 alive" in status.stdout
+    token_file = cluster.state / "fakesift" / "token"
+    assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
+    jobs = f"{local.dashboard}/api/jobs/"
+    assert [status_of(jobs), status_of(jobs, "wrong"), status_of(jobs, token_file.read_text())] == [401, 403, 200]
+
+
+def test_a_second_one_is_refused(cluster: Cluster) -> None:
+    again = cluster.here("cluster", "up")
+    assert again.returncode == 2
+    assert "is up or coming up" in again.stderr
+    assert cluster.here("cluster", "status").returncode == 0
+
+
+def test_the_token_is_in_no_command_line_and_no_log(cluster: Cluster) -> None:
+    token = (cluster.state / "fakesift" / "token").read_text()
+    shown = [cluster.here("cluster", word) for word in ("status", "env")]
+    assert all(token not in done.stdout + done.stderr for done in shown)
+    local = record(cluster.state)
+    assert all(token not in " ".join(process.cmdline()) for process in members(local))
+    logs = [
+        path for path in Path(local.folder).rglob("*") if path.is_file() and path.suffix in {".log", ".out", ".err"}
+    ]
+    assert logs
+    assert all(token.encode() not in path.read_bytes() for path in logs)
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +90,7 @@ def test_preprocess_is_followed_to_its_end(followed: tuple[str, Path], drawn: Dr
 
 def records(cluster: Cluster) -> Iterable[dict[str, object]]:
     """What the jobs logged on the nodes."""
-    folder = Path(json.loads((cluster.state / "fakesift" / "cluster.json").read_text())["folder"])
+    folder = Path(record(cluster.state).folder)
     for log in (folder / "session_latest" / "logs").glob("worker-*.err"):
         for line in log.read_text().splitlines():
             if '"name": "fakesift"' in line:
@@ -170,9 +219,17 @@ def test_jobs_that_fail_and_one_that_asks_for_too_much(
     assert "STOPPED" in cluster.here("jobs", "list", job).stdout
 
 
+def test_what_it_draws_is_exported(cluster: Cluster) -> None:
+    """A driver counts on the cluster, and waits until the nodes export it beside Ray's own metrics."""
+    counter = cluster.join(COUNT_AND_SCRAPE)
+    names, error = counter.communicate(timeout=400)
+    assert counter.returncode == 0, error
+    assert drawn_names() <= set(names.split())
+
+
 def test_wrong_token_and_unknown_job(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("wrong")
-    url = json.loads((cluster.state / "fakesift" / "cluster.json").read_text())["dashboard"]
+    url = record(cluster.state).dashboard
     asked = {
         "wrong": cluster.here("jobs", "list", "--address", url, "--token-file", tmp_path / "token"),
         "dead": cluster.here("submit", "--address", "http://127.0.0.1:9", "status", tmp_path),

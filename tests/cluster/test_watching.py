@@ -4,10 +4,7 @@ import json
 import re
 from pathlib import Path
 
-import pytest
-
 from jobs.metrics import METRICS, exported_name
-from tests.cluster.conftest import Cluster
 
 DASHBOARD = Path(__file__).parents[2] / "cluster" / "grafana.json"
 
@@ -29,13 +26,3 @@ def test_panels_have_names_and_places_of_their_own() -> None:
     assert len({panel["id"] for panel in panels}) == len({panel["title"] for panel in panels}) == len(panels)
     places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
     assert len(places) == len(panels)
-
-
-@pytest.mark.slow
-def test_what_it_draws_is_exported(cluster: Cluster) -> None:
-    """A driver counts on the cluster, and waits until the nodes export it beside Ray's own metrics."""
-    program = Path(__file__).parents[1] / "support" / "count_and_scrape.py"
-    counter = cluster.join(program)
-    names, error = counter.communicate(timeout=400)
-    assert counter.returncode == 0, error
-    assert drawn_names() <= set(names.split())

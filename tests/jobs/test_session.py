@@ -8,9 +8,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from jobs.session import check_room
 from tests.support.job import fakesift
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
@@ -23,6 +25,19 @@ def test_no_cluster_at_the_address(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no Ray cluster at 127.0.0.1:9" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_workers_that_never_have_room_are_refused_and_others_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    everything, free = {"CPU": 8.0}, {"CPU": 2.0}
+    ray = SimpleNamespace(cluster_resources=lambda: everything, available_resources=lambda: free)
+    with pytest.raises(ValueError, match="ask for 2 CPU and 2 GPU at once, and there are 8 CPU and 0 GPU; expected"):
+        check_room(ray, workers=2, cpus=1, gpus=1, can_grow=False)
+    check_room(ray, workers=2, cpus=1, gpus=0, can_grow=False)
+    assert capsys.readouterr().err == ""
+    check_room(ray, workers=2, cpus=1, gpus=1, can_grow=True)
+    assert "work begins once such nodes have joined" in capsys.readouterr().err
+    check_room(ray, workers=2, cpus=2, gpus=0, can_grow=True)
+    assert "other jobs leave 2 CPU and 0 GPU" in capsys.readouterr().err
 
 
 @pytest.fixture

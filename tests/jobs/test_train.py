@@ -102,6 +102,7 @@ def test_evaluate_refuses_what_was_seen_and_both_backends_agree(faces: Path, cal
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_jax_trains_with_two_workers(faces: Path, tmp_path: Path) -> None:
     short = ("--model", "cnn", "--batch-size", 16, "--augment", "none", "--workers", 2, "--backend", "jax")
     done = fakesift("train", faces, tmp_path / "jax", *short, "--epochs", 2)

@@ -19,7 +19,8 @@ from jobs.train_config import with_config
 from jobs.train_options import TrainOptions
 from jobs.tune import tune
 from jobs.tune_options import Resources, TuneOptions
-from jobs.tune_plan import OptunaSource, plan_configurations
+from jobs.tune_optuna import OptunaSource
+from jobs.tune_plan import plan_configurations
 from tests.support.face_outputs import SIDE
 from tests.support.job import ROOT, fakesift
 from tests.support.learnable import write_learnable

@@ -15,7 +15,8 @@ from batch.model.network import NetworkOptions
 from batch.model.plan import DataOptions
 from batch.model.records import EpochRecord
 from batch.model.tuning.ablation import REFERENCE_ROWS, ablation_grid
-from batch.model.tuning.grid import Grid, parse_grid
+from batch.model.tuning.grid import Grid
+from batch.model.tuning.parse import parse_grid
 from batch.model.tuning.recipe import Recipe
 from batch.model.tuning.records import Progress, Status, Trial, TrialResult
 from batch.model.tuning.statistics import Mean, by_configuration, chosen, effects

@@ -38,11 +38,16 @@ def sink(tmp_path: Path) -> LocalStorage:
 
 
 def planner(
-    sink: LocalStorage, *inputs: LocalStorage, night: date = MONDAY, bundle: str = "b", **more: object
+    sink: LocalStorage,
+    *inputs: LocalStorage,
+    night: date = MONDAY,
+    bundle: str = "b",
+    scoring: ScoringOptions = OPTIONS,
+    **more: object,
 ) -> Planner:
     files = read_ledger_files(sink)
     tables: Iterator[object] = iter([*ledger_tables(sink, files), *committed_rows(sink, open_runs(sink, files))])
-    index = LedgerIndex(tables, Sought.of(bundle, OPTIONS, night))  # type: ignore[arg-type]
+    index = LedgerIndex(tables, Sought.of(bundle, scoring, night))  # type: ignore[arg-type]
     return Planner(inputs, index, PlanOptions(**more))  # type: ignore[arg-type]
 
 
@@ -68,6 +73,18 @@ def test_a_changed_object_and_another_bundle_are_looked_at_again(sink: LocalStor
     assert keys(planner(sink, bucket).items()) == {"b.jpg": Why.CHANGED, "e.jpg": Why.NEW}
     other = keys(planner(sink, bucket, bundle="c").items())
     assert other == dict.fromkeys(["a.jpg", "c.jpg", "d.jpg"], Why.RESCORED) | {"b.jpg": Why.CHANGED, "e.jpg": Why.NEW}
+
+
+def test_what_was_scored_in_another_precision_is_scored_again(sink: LocalStorage, bucket: LocalStorage) -> None:
+    half = replace(OPTIONS, precision="bfloat16")
+    record(sink, bucket, planner(sink, bucket).items(), run=1, options=OPTIONS, precision="float32", runtime="openvino")
+    rows = [row for table in committed_rows(sink, [1]) for row in table.to_pylist()]
+    assert {row["options"] for row in rows} == {OPTIONS.digest()}
+    again = list(planner(sink, bucket, scoring=half).items())
+    assert keys(iter(again)) == dict.fromkeys(["a.jpg", "b.jpg", "c.jpg", "d.jpg"], Why.RESCORED)
+    record(sink, bucket, again, run=2, options=half, precision="bfloat16", runtime="openvino")
+    assert not list(planner(sink, bucket, scoring=half).items())
+    assert not list(planner(sink, bucket).items())
 
 
 @pytest.mark.parametrize("reason", [Reason.STORAGE_ERROR, Reason.TIMEOUT])
