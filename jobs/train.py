@@ -24,6 +24,7 @@ from jobs.conclude import conclude
 from jobs.console import EXIT_CODES, Exit, begun, guarded, parse, say
 from jobs.fitting import Placement, Trained, Work, train_on_ray
 from jobs.landmarks import keep_landmarks
+from jobs.quiet import import_keras
 from jobs.session import check_room, check_seen_by_all, ray_session
 from jobs.splitting import prepare
 from jobs.train_config import with_config
@@ -51,6 +52,7 @@ def train(options: TrainOptions) -> Exit:
         say(f"nothing to do: {output.root} holds a finished run")
         return _tell(output)
     use_backend(options.backend)
+    import_keras()
     with ray_session(options.address, None if options.address else _cores(options)) as ray:
         places = {**{f"faces {number}": sink for number, sink in enumerate(sinks, 1)}, "output": output}
         check_seen_by_all(ray, places, output)
