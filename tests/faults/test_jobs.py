@@ -185,7 +185,7 @@ def test_a_clip_that_kills_and_one_that_hangs_the_decoder_cost_themselves_alone(
     culprits = {kept[1]: "decoder_crashed", kept[-2]: "timeout"}
     poison = json.dumps({"abort": [kept[1]], "hang": [kept[-2]]})
     done = place.preprocess(
-        place.server.endpoint, "poisoned", "--clip-seconds", 6, PYTHONPATH=str(POISONED), FAKESIFT_POISON=poison
+        place.server.endpoint, "poisoned", "--clip-seconds", 15, PYTHONPATH=str(POISONED), FAKESIFT_POISON=poison
     )
     assert done.returncode == 0, done.stderr
     assert place.outcomes("poisoned") == {**place.outcomes("calm"), **culprits}
