@@ -168,6 +168,7 @@ def test_three_nights_on_s3(
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_killed_run_goes_on_and_another_bundle_reads_kept_crops(
     bundles: tuple[Path, Path], media: Path, tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ def test_it_learns_and_leaves_a_bundle_that_accounts_for_itself(calm: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_killed_run_goes_on_to_the_same_curve(faces: Path, calm: Path, tmp_path: Path) -> None:
     output = tmp_path / "model"
     command = [sys.executable, "-m", "jobs.cli", "train", str(faces), str(output), *map(str, TRAIN)]
