@@ -24,6 +24,7 @@ def assert_same_run(mine: Outcome, theirs: Outcome, tolerance: float) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_jax_resumes_exactly_on_two_devices_and_continues_a_run_of_tensorflow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
