@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -152,12 +153,17 @@ class TrainOptions:
         """Raises `ValueError` for values that cannot be."""
         return NetworkOptions(
             model=self.model,
-            weights=self.weights,
+            weights=self._weights(),
             features=self.features,
             dense_units=self.dense_units,
             dropout=self.dropout,
             precision=self.precision,
         )
+
+    def _weights(self) -> str:
+        """A file's path without the working directory, which workers do not share."""
+        named = self.weights in ("auto", "imagenet", "none")
+        return self.weights if named else str(Path(self.weights).expanduser().absolute())
 
     def fit_options(self) -> FitOptions:
         """Raises `ValueError` for values that cannot be."""
@@ -198,6 +204,9 @@ class TrainOptions:
     def check(self) -> None:
         """Refuses what can be refused without looking at any data. Raises `ValueError`."""
         self.shaping()
+        weights = self.network_options().source_of_weights
+        if self.address is None and weights not in ("imagenet", "none") and not Path(weights).is_file():
+            raise ValueError(f"weights: no file at {weights}, expected a file, imagenet, none or auto")
         if len(self.places) < 2:
             got = " ".join(self.places) or "nothing"
             raise ValueError(f"got {got}, expected FACES... OUTPUT: outputs of preprocess, one or more, then a place")
