@@ -1,7 +1,7 @@
 # demo: set up and run the main job on a drawn corpus.  test: check, then every test.
 # check: lint, format, types, architecture.             lock: compile both locks anew.
-# soak: the tests of faults with many more seeded runs, then what `make test` leaves out: 40 minutes on 2 cores.
-.PHONY: demo test check lock soak
+# soak: the tests of faults with many more seeded runs, 20 minutes on 2 cores.  long: what `make test` leaves out.
+.PHONY: demo test check lock long soak
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,6 +28,8 @@ check: $(VENV)/.installed
 
 soak: $(VENV)/.installed
 	FAKESIFT_KILLS=24 FAKESIFT_FUZZ=5000 $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
+
+long: $(VENV)/.installed
 	$(BIN)/python -m pytest -m soak --ignore tests/faults
 
 lock:
