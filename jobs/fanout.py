@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 # Enough queued tasks that a worker which ends one finds the next, and that an autoscaler sees work waiting.
@@ -36,19 +37,30 @@ def fan_out(
                     in_flight.add(task.remote(*held, item))
             if not in_flight:
                 return
-            try:
+            with plain_errors(ray):
                 ready, _ = ray.wait(list(in_flight), num_returns=1)
                 in_flight -= set(ready)
                 results = ray.get(ready)
-            except ray.exceptions.RayTaskError as error:
-                # The task's own exception: the text of Ray's is a whole traceback, and its cause is not lost.
-                raise error.cause from error
-            except ray.exceptions.RayError as error:
-                raise RuntimeError(f"Ray gave up: {' '.join(str(error).split())[:300]}; run again to go on") from error
             yield from results
     finally:
         for reference in in_flight:
             ray.cancel(reference, force=True)
+
+
+@contextmanager
+def plain_errors(ray: Any) -> Iterator[None]:
+    """Around a wait for tasks: their own exceptions as they are, and Ray's as one line.
+
+    Raises:
+        RuntimeError: where Ray gave up.
+    """
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        # The text of Ray's is a whole traceback, and its cause is not lost.
+        raise error.cause from error
+    except ray.exceptions.RayError as error:
+        raise RuntimeError(f"Ray gave up: {' '.join(str(error).split())[:300]}; run again to go on") from error
 
 
 _END = object()

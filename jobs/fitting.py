@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +179,7 @@ def _fit(work: Work, board: Any) -> Trained | None:
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     use_threads(work.fit.backend)
-    from batch.model.augment import apply
+    from batch.model.augment import augmentation
     from batch.model.bundle import keras_bytes
     from batch.model.fit.feed import ReaderFeed
     from batch.model.fit.loop import Hooks, fit
@@ -197,7 +196,7 @@ def _fit(work: Work, board: Any) -> Trained | None:
         _restored(ray.train.get_checkpoint()) as folder,
     ):
         feed = ReaderFeed(reader, index, split.rows(Split.TRAIN), split.rows(Split.VALIDATION), work.data)
-        augment = None if work.data.augment == "none" else partial(apply, recipe=work.data.augment)
+        augment = augmentation(work.data.augment)
         result = fit(work.network, feed, work.fit, hooks=_hooks(board, rank, Hooks), restore=folder, augment=augment)
         scores = {str(name): result.score(feed.scan(split.rows(name))).scores for name in work.judged}
     if rank:

@@ -49,7 +49,7 @@ def encode_people(
     """
     wanted = {_key(shard, faces_a_track): (shard, rows) for shard, rows in _chosen(index, faces_a_track)}
     there = {item.key for item in sink.list(f"{_folder()}/")}
-    items = [(key, shard, *_of_shard(index, rows)) for key, (shard, rows) in wanted.items() if key not in there]
+    items = [(key, shard, *in_shard(index, rows)) for key, (shard, rows) in wanted.items() if key not in there]
     if items:
         task = ray.remote(num_cpus=1, max_retries=5)(_encode)
         for _ in fan_out(ray, task, (sink,), items, workers):
@@ -68,13 +68,17 @@ def _key(shard: Shard, faces_a_track: int) -> str:
 
 def _chosen(index: FaceIndex, faces_a_track: int) -> Iterator[tuple[Shard, npt.NDArray[np.int64]]]:
     """Shards that have real faces, with the places in the index of those to encode."""
-    rows = faces_to_encode(index, faces_a_track)
+    return by_shard(index, faces_to_encode(index, faces_a_track))
+
+
+def by_shard(index: FaceIndex, rows: npt.NDArray[np.int64]) -> Iterator[tuple[Shard, npt.NDArray[np.int64]]]:
+    """Every shard that holds some of these faces, with their places in the index."""
     shards = index.table["shard"].to_numpy()[rows]
     for number in np.unique(shards):
         yield index.shards[number], rows[shards == number]
 
 
-def _of_shard(index: FaceIndex, rows: npt.NDArray[np.int64]) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+def in_shard(index: FaceIndex, rows: npt.NDArray[np.int64]) -> tuple[pa.Array, npt.NDArray[np.int64]]:
     """Names of the faces, and their rows in the shard."""
     table = index.table.select(["face", "row"]).take(pa.array(rows)).combine_chunks()
     return table["face"].combine_chunks(), table["row"].to_numpy().astype(np.int64)

@@ -17,6 +17,7 @@ from batch.model.records import FaceIndex, Shard
 from batch.storage.base import Storage
 from jobs.console import say
 from jobs.fanout import fan_out
+from jobs.identities import by_shard, in_shard
 
 
 def keep_landmarks(ray: Any, index: FaceIndex, rows: Rows, output: Storage, workers: int | None = None) -> None:
@@ -30,12 +31,7 @@ def keep_landmarks(ray: Any, index: FaceIndex, rows: Rows, output: Storage, work
         return
     real = np.sort(rows[index.labels[rows] == 0])
     say(f"finding landmarks of {len(real)} real faces")
-    shards, places = index.table["shard"].to_numpy()[real], index.table["row"].to_numpy()[real]
-    faces = index.table["face"].take(pa.array(real)).combine_chunks()
-    items = [
-        (index.shards[number], faces.filter(pa.array(shards == number)), places[shards == number])
-        for number in np.unique(shards)
-    ]
+    items = [(shard, *in_shard(index, here)) for shard, here in by_shard(index, real)]
     task = ray.remote(num_cpus=1, max_retries=5)(_find)
     write_landmarks(output, list(fan_out(ray, task, (), items, workers)))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from batch.storage.base import Storage
+from jobs.fanout import plain_errors
 from jobs.session import alive_nodes, check_room, check_seen_by_all, ray_session
 
 T = TypeVar("T")
@@ -61,13 +62,8 @@ class Cluster:
         if gpus:
             check_room(self.ray, workers=1, cpus=cpus, gpus=gpus, can_grow=True)
         task = self.ray.remote(num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": variables})(function)
-        exceptions = self.ray.exceptions
-        try:
+        with plain_errors(self.ray):
             found: T = self.ray.get(task.remote(*arguments))
-        except exceptions.RayTaskError as error:
-            raise error.cause from error
-        except exceptions.RayError as error:
-            raise RuntimeError(f"Ray gave up: {' '.join(str(error).split())[:300]}") from error
         return found
 
 

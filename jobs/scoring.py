@@ -30,7 +30,9 @@ from batch.scoring.tables import Recipe, unit_tables
 from batch.scoring.units import make_unit
 from batch.scoring.write import UnitReport, write_unit
 from batch.storage.base import AccessError, Storage
+from jobs.fanout import plain_errors
 from jobs.runtime import runtime_environment
+from jobs.session import alive_nodes
 from jobs.worklog import unit_log
 
 if TYPE_CHECKING:
@@ -195,18 +197,18 @@ class ScoringPool:
                 waiting = [*self._loading, *looking, *scoring]
                 if not looking and not scoring:
                     return
-                with self._errors():
+                with plain_errors(self._ray):
                     ready, _ = self._ray.wait(waiting, num_returns=1)
                 for reference in ready:
                     if reference in looking:
                         self._hand_over(reference, looking, scoring, stream)
                     elif reference in scoring:
                         self._given[scoring.pop(reference)] -= 1
-                        with self._errors():
+                        with plain_errors(self._ray):
                             yield self._ray.get(reference)
                     else:
                         self._loading.remove(reference)
-                        with self._errors():
+                        with plain_errors(self._ray):
                             self._ray.get(reference)
         finally:
             for reference in looking:
@@ -227,7 +229,7 @@ class ScoringPool:
     def _hand_over(self, reference: Any, looking: dict[Any, Any], scoring: dict[Any, Any], stream: _Stream) -> None:
         """Gives what was extracted to the actor with the least to do."""
         unit, looked = looking.pop(reference)
-        with self._errors():
+        with plain_errors(self._ray):
             told: LookReport = self._ray.get(reference)
         if told.refused is not None:
             self.refused.inputs.setdefault(unit.input, told.refused)
@@ -247,9 +249,6 @@ class ScoringPool:
             Scorer
         )
         return made.remote(bundle, shared, self._options)
-
-    def _errors(self) -> _RayErrors:
-        return _RayErrors(self._ray)
 
 
 class _Stream:
@@ -272,23 +271,6 @@ class _Stream:
             refused.items += len(unit.items)
 
 
-class _RayErrors:
-    """The application's own exceptions as they are, and Ray's as one line."""
-
-    def __init__(self, ray: Any) -> None:
-        self._exceptions = ray.exceptions
-
-    def __enter__(self) -> None:
-        """Nothing."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Raises the cause."""
-        if isinstance(error, self._exceptions.RayTaskError):
-            raise error.cause from error
-        if isinstance(error, self._exceptions.RayError):
-            raise RuntimeError(f"Ray gave up: {' '.join(str(error).split())[:300]}; run again to go on") from error
-
-
 def gpu_count(ray: Any) -> int:
     """Of the cluster."""
     return int(ray.cluster_resources().get("GPU", 0))
@@ -306,7 +288,7 @@ def _placements(ray: Any, options: PoolOptions) -> list[dict[str, Any]]:
     gpus = gpu_count(ray)
     if gpus and options.runtime == "keras":
         return [{"num_gpus": 1, "num_cpus": 0}] * min(gpus, wanted or gpus)
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    nodes = [node for node in alive_nodes(ray) if node["Resources"].get("CPU", 0) > 0]
     chosen = [nodes[number % len(nodes)] for number in range(wanted or len(nodes))]
     return [
         {

@@ -12,18 +12,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batch.model.fit.engine import use_backend
-from batch.model.index import load_index, unfinished
 from batch.model.records import FaceIndex, Split
-from batch.model.split import SplitTable, make_split
-from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
+from batch.model.split import SplitTable
 from batch.shards.summary import SUMMARY
 from batch.storage.base import Storage
-from batch.storage.open import open_storage
-from batch.storage.s3 import S3Options
 from jobs.conclude import conclude
 from jobs.console import EXIT_CODES, Exit, begun, guarded, parse, say
 from jobs.fitting import Placement, Trained, Work, train_on_ray
 from jobs.landmarks import keep_landmarks
+from jobs.open_faces import open_faces
 from jobs.quiet import import_keras
 from jobs.session import check_room, check_seen_by_all, ray_session
 from jobs.splitting import prepare
@@ -35,27 +32,16 @@ from jobs.train_progress import figures_line, train_progress
 def train(options: TrainOptions) -> Exit:
     """Runs the job to its end. Raises `ValueError` or `AccessError` for what is wrong before any work starts."""
     options.check()
-    s3 = S3Options(endpoint=options.s3_endpoint)
-    sinks = [open_storage(place, s3) for place in options.faces]
-    output = open_storage(options.output, s3)
-    for sink in sinks:
-        refuse_nested(sink, output)
-    index = load_index(sinks)
-    for line in unfinished(sinks):
-        say(line)
-    run = _run_file(options, sinks, index)
-    if options.split != "identity":
-        # Whether there is enough of everything shows before a cluster is started.
-        make_split(index, options.split_options())
-    claim_output(output, run)
+    faces = open_faces(options, "train")
+    output = faces.output
     if output.exists(SUMMARY):
         say(f"nothing to do: {output.root} holds a finished run")
         return _tell(output)
+    sinks, index, run = faces.sinks, faces.index, faces.run
     use_backend(options.backend)
     import_keras()
     with ray_session(options.address, None if options.address else _cores(options)) as ray:
-        places = {**{f"faces {number}": sink for number, sink in enumerate(sinks, 1)}, "output": output}
-        check_seen_by_all(ray, places, output)
+        check_seen_by_all(ray, faces.places, output)
         cpus, gpus = options.cpus_per_worker or 1, options.gpus_per_worker
         check_room(ray, workers=options.workers, cpus=cpus, gpus=gpus, can_grow=options.address is not None)
         with begun():
@@ -69,12 +55,6 @@ def train(options: TrainOptions) -> Exit:
     with begun():
         output.put(SUMMARY, json.dumps(summary, indent=1).encode())
         return _tell(output)
-
-
-def _run_file(options: TrainOptions, sinks: Sequence[Storage], index: FaceIndex) -> RunFile:
-    shaping = {**options.shaping(), "data_digest": index.digest}
-    source = " ".join(sink.root for sink in sinks)
-    return RunFile(kind="train", input=source, shaping=shaping, versions=installed_versions())
 
 
 def _cores(options: TrainOptions) -> int:

@@ -13,18 +13,14 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from batch.model.index import load_index, unfinished
 from batch.model.records import FaceIndex, Split
-from batch.model.split import make_split
 from batch.model.tuning.grid import Grid
 from batch.model.tuning.records import Status, Trial, TrialResult
 from batch.model.tuning.store import TrialStore
-from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
 from batch.shards.summary import PLAN, SUMMARY
-from batch.storage.base import AccessError, Storage
-from batch.storage.open import open_storage
-from batch.storage.s3 import S3Options
-from jobs.console import EXIT_CODES, Exit, guarded, parse, say
+from batch.storage.base import Storage
+from jobs.console import EXIT_CODES, Exit, begun, guarded, parse, say
+from jobs.open_faces import open_faces
 from jobs.session import check_seen_by_all, ray_session
 from jobs.splitting import Prepared, prepare
 from jobs.train import print_counts, ray_place
@@ -46,43 +42,24 @@ def tune(options: TuneOptions) -> Exit:
     options.check()
     grid = options.tried()
     configurations = plan_configurations(options, grid)
-    s3 = S3Options(endpoint=options.s3_endpoint)
-    sinks = [open_storage(place, s3) for place in options.faces]
-    output = open_storage(options.output, s3)
-    for sink in sinks:
-        refuse_nested(sink, output)
-    index = load_index(sinks)
-    for line in unfinished(sinks):
-        say(line)
-    run = _run_file(options, sinks, index)
-    if options.split != "identity":
-        # Whether there is enough of everything shows before a cluster is started.
-        make_split(index, options.split_options())
-    claim_output(output, run)
+    faces = open_faces(options, "tune")
+    output = faces.output
     if output.exists(SUMMARY):
         say(f"nothing to do: {output.root} holds a finished run")
         print_finished(output)
         return Exit.OK
+    sinks, index, run = faces.sinks, faces.index, faces.run
     source = _source(options, grid, configurations, output)
     with ray_session(options.address, None if options.address else _cores(options)) as ray:
-        places = {**{f"faces {number}": sink for number, sink in enumerate(sinks, 1)}, "output": output}
-        check_seen_by_all(ray, places, output)
+        check_seen_by_all(ray, faces.places, output)
         check_room(ray, options)
-        try:
+        with begun():
             prepared = prepare(ray, options.split_options(), index, output)
             print_counts(prepared.split)
             search = _search(ray, options, grid, configurations, sinks, output, index, prepared, source)
-        except (ValueError, AccessError) as error:
-            raise RuntimeError(f"stopped: {error}") from error
-        conclude_tuning(ray, output, index, prepared, search, run)
+            conclude_tuning(ray, output, index, prepared, search, run)
     print_finished(output)
     return Exit.OK
-
-
-def _run_file(options: TuneOptions, sinks: Sequence[Storage], index: FaceIndex) -> RunFile:
-    shaping = {**options.shaping(), "data_digest": index.digest}
-    source = " ".join(sink.root for sink in sinks)
-    return RunFile(kind="tune", input=source, shaping=shaping, versions=installed_versions())
 
 
 def _cores(options: TuneOptions) -> int:

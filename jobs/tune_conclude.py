@@ -26,6 +26,7 @@ from batch.shards.summary import SUMMARY
 from batch.storage.base import Storage
 from jobs.conclude import conclude
 from jobs.console import say
+from jobs.fanout import plain_errors
 from jobs.fitting import JUDGED, Trained, device_name, use_threads
 from jobs.predict import keras_environment
 from jobs.splitting import Prepared
@@ -174,7 +175,8 @@ def _judge(
         max_retries=3,
         runtime_env={"env_vars": environment},
     )(_scored)
-    model, scores, device = ray.get(task.remote(output, index, made, result))
+    with plain_errors(ray):
+        model, scores, device = ray.get(task.remote(output, index, made, result))
     trained = Trained(
         model=model, history=result.history, best=result.best or 0, scores=scores, device=result.device or device
     )

@@ -19,6 +19,7 @@ from batch.model.tuning.records import METRICS, Status, Trial, TrialResult
 from batch.model.tuning.store import TrialStore, trials_of
 from batch.storage.base import Storage
 from jobs.console import say
+from jobs.session import alive_nodes
 from jobs.tune_options import TuneOptions
 from jobs.tune_plan import Source
 from jobs.tune_trial import TrialContext, ended, run_trial
@@ -70,7 +71,7 @@ def check_room(ray: Any, options: TuneOptions) -> None:
     Raises:
         ValueError: naming what a trial wants and what the largest node has.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in alive_nodes(ray)]
     wanted = {"CPU": options.resources.cpus / options.workers, "GPU": options.resources.gpus / options.workers}
     if any(all(node.get(name, 0.0) >= amount for name, amount in wanted.items()) for node in nodes):
         return
@@ -83,12 +84,9 @@ def check_room(ray: Any, options: TuneOptions) -> None:
 
 def earlier_trials(output: Storage) -> list[tuple[Trial, TrialResult | None]]:
     """Every trial that was ever asked under OUTPUT, with its end."""
-    found = []
-    for name in trials_of(output):
-        if output.exists(f"{TrialStore(output, name).prefix}trial.json"):
-            trial = Trial.from_json(output.read(f"{TrialStore(output, name).prefix}trial.json"))
-            found.append((trial, TrialStore(output, name).result()))
-    return found
+    stores = [TrialStore(output, name) for name in trials_of(output)]
+    asked = [(store.asked(), store) for store in stores]
+    return [(trial, store.result()) for trial, store in asked if trial is not None]
 
 
 def _bundle(options: TuneOptions) -> Any:
@@ -188,28 +186,23 @@ class _Ending:
 
     def complete(self, tuned: Any) -> None:
         """A trial that returned, or that the scheduler stopped."""
-        trial = Trial.from_json(tuned.config["trial"])
-        store = TrialStore(self._context.output, trial.id)
-        result = store.result()
-        if result is None:
-            progress = store.progress()
-            reason = f"by the scheduler, after epoch {len(progress.history)}: others were better by then"
-            result = ended(trial, Status.STOPPED, reason, progress, self._context.resources)
-            store.end(result)
-        self._told(result)
+        self._end(
+            tuned, Status.STOPPED, lambda epochs: f"by the scheduler, after epoch {epochs}: others were better by then"
+        )
 
     def error(self, tuned: Any) -> None:
         """A trial whose process was lost for good."""
+        self._end(tuned, Status.FAILED, lambda epochs: _why(tuned))
+
+    def _end(self, tuned: Any, status: Status, why: Callable[[int], str]) -> None:
+        """Tells the trial's own end; one that left none has this status, and a reason by the epochs that it ran."""
         trial = Trial.from_json(tuned.config["trial"])
         store = TrialStore(self._context.output, trial.id)
         result = store.result()
         if result is None:
             progress = store.progress()
-            result = ended(trial, Status.FAILED, _why(tuned), progress, self._context.resources)
+            result = ended(trial, status, why(len(progress.history)), progress, self._context.resources)
             store.end(result)
-        self._told(result)
-
-    def _told(self, result: TrialResult) -> None:
         self._source.told(result)
         self._tell(result)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -187,8 +186,7 @@ def _features(index: FaceIndex, maker: _Maker, epoch: int, ids: Rows) -> tuple[n
 
 
 def _step(maker: _Maker, side: int, *, augmented: bool) -> Callable[..., Any]:
-    from batch.model.augment import apply
+    from batch.model.augment import augmentation
     from batch.model.fit.frozen import trunk_step
 
-    recipe = maker.group.data.augment
-    return trunk_step(maker.group.network, side, partial(apply, recipe=recipe) if augmented else None)
+    return trunk_step(maker.group.network, side, augmentation(maker.group.data.augment) if augmented else None)

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,7 +180,7 @@ def _on_features(running: Running, features: Mapping[int, Features]) -> None:
 
 def _on_pixels(running: Running) -> None:
     """The whole network, on decoded faces if they are shared."""
-    from batch.model.augment import apply
+    from batch.model.augment import augmentation
     from batch.model.fit.feed import ReaderFeed
     from batch.model.fit.loop import fit
     from batch.model.reader import FaceReader
@@ -194,7 +193,7 @@ def _on_pixels(running: Running) -> None:
         running.store.restored("pixels") as folder,
     ):
         feed = ReaderFeed(reader, context.index, context.train, context.validation, data)
-        augment = None if data.augment == "none" else partial(apply, recipe=data.augment)
+        augment = augmentation(data.augment)
         hooks = _hooks(running, "pixels")
         result = fit(running.recipe.network, feed, running.recipe.fit, hooks=hooks, restore=folder, augment=augment)
     _end(running, result, "" if faces is None else "pixels")

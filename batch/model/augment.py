@@ -11,6 +11,8 @@ the warp takes 11. A training step of Xception takes 400 ms.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import cv2
@@ -20,7 +22,7 @@ from keras import ops
 
 from batch.model.draws import AFFINE, BLUR, COLOUR, CUT, DRAWS, NOISE, NOISE_SEED, SCALE, Recipe, draw, identity
 
-__all__ = ["DRAWS", "Recipe", "apply", "contact_sheet", "draw", "identity"]
+__all__ = ["DRAWS", "Recipe", "apply", "augmentation", "contact_sheet", "draw", "identity"]
 
 Tensor = Any
 """A tensor of whichever backend runs."""
@@ -49,6 +51,11 @@ def apply(images: Tensor, draws: Tensor, recipe: Recipe = "robust") -> Tensor:
         pixels = ops.clip(pixels, 0.0, 255.0) + _noise(pixels.shape[1], draws[:, NOISE], draws[:, NOISE_SEED])
         pixels = _cut_out(pixels, draws[:, CUT])
     return ops.clip(pixels, 0.0, 255.0)
+
+
+def augmentation(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """`apply` with this recipe, as `fit` takes it; None for `none`."""
+    return None if recipe == "none" else partial(apply, recipe=recipe)
 
 
 def contact_sheet(images: npt.NDArray[Any], columns: int = 8, tile_px: int = 128) -> bytes:

@@ -13,14 +13,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batch.model.near_duplicates import read_columns
+from batch.model.near_duplicates import decoded_crop, read_columns
 from batch.model.parquet import zstd_parquet
 from batch.model.records import FaceIndex, Shard
 from batch.records import Box, RgbImage
@@ -112,11 +111,9 @@ def encode_shard(shard: Shard, rows: npt.NDArray[np.int64]) -> Values:
     encoder = _encoder()
     values = np.empty((len(rows), LENGTH), np.float32)
     for place, row in enumerate(table.to_pylist()):
-        crop = cv2.imdecode(np.frombuffer(row["image"]["bytes"] or b"\0", np.uint8), cv2.IMREAD_COLOR_RGB)
-        if crop is None:
-            raise ValueError(f"{shard.sink.uri(shard.key)}: row {rows[place]}: no picture, expected a crop")
+        crop = decoded_crop(shard, rows[place], row["image"]["bytes"])
         values[place] = encoder.encode(
-            np.asarray(crop, np.uint8),
+            crop,
             face_in_crop(Box(**row["face_box_px"]), Box(**row["crop_box_px"]), crop.shape[0]),
         )
     return values

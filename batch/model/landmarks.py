@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch.faces.blazeface import model_path
-from batch.model.near_duplicates import read_columns
+from batch.model.near_duplicates import decoded_crop, read_columns
 from batch.model.parquet import zstd_parquet
 from batch.model.records import FaceIndex, Shard
 from batch.records import RgbImage
@@ -137,10 +137,7 @@ def find_in_shard(shard: Shard, faces: pa.Array, rows: npt.NDArray[np.int64]) ->
     net = LandmarkNet()
     found = []
     for row, image in zip(rows, read_columns(shard, ["image"])["image"].take(pa.array(rows)), strict=True):
-        crop = cv2.imdecode(np.frombuffer(image["bytes"].as_py() or b"\0", np.uint8), cv2.IMREAD_COLOR_RGB)
-        if crop is None:
-            raise ValueError(f"{shard.sink.uri(shard.key)}: row {row}: no picture, expected a crop")
-        found.append(net.find(np.asarray(crop, np.uint8)))
+        found.append(net.find(decoded_crop(shard, row, image["bytes"].as_py())))
     return _table(faces, [each.score for each in found], np.stack([each.points for each in found]))
 
 

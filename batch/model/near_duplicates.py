@@ -23,6 +23,7 @@ from scipy.sparse.csgraph import connected_components
 from batch.model.groups import Pairs, group_faces
 from batch.model.perceptual_hash import THUMB_PX, WORDS, Hashes, Looks, close_pairs, correlations, look
 from batch.model.records import FaceIndex, Shard
+from batch.records import RgbImage
 from batch.shards.commit import sha256
 
 _THREADS = 4  # hides the reading of a shard behind the decoding of others
@@ -83,6 +84,14 @@ def read_columns(shard: Shard, columns: list[str]) -> pa.Table:
         uri = shard.sink.uri(shard.key)
         raise ValueError(f"{uri}: sha256 {found}, expected {shard.sha256} as committed; see `fakesift verify`")
     return pq.read_table(io.BytesIO(data), columns=columns)
+
+
+def decoded_crop(shard: Shard, row: int, data: bytes | None) -> RgbImage:
+    """The picture in a row of a shard. Raises ValueError that names both if it is none."""
+    crop = cv2.imdecode(np.frombuffer(data or b"\0", np.uint8), cv2.IMREAD_COLOR_RGB)
+    if crop is None:
+        raise ValueError(f"{shard.sink.uri(shard.key)}: row {row}: no picture, expected a crop")
+    return np.asarray(crop, np.uint8)
 
 
 def look_at_shards(index: FaceIndex) -> Iterator[tuple[int, Looks]]:

@@ -20,7 +20,7 @@ from batch.model.parquet import zstd_parquet
 from batch.model.scan import PREDICTIONS
 from batch.model.split import SPLITS
 from batch.shards.purge_faces import PurgeReport
-from batch.shards.purged import PurgeRecord, load_purged, utc_now, video_digest
+from batch.shards.purged import ask_for, load_purged
 from batch.storage.base import Storage
 from batch.storage.leftovers import remove_all_hidden
 
@@ -40,24 +40,17 @@ def purge_training(sink: Storage, names: Sequence[str], uris: Sequence[str] = ()
     """
     purged = load_purged(sink)
     found, faces = _found(sink, names, set(uris))
-    digests = tuple(sorted(video_digest(name) for name in {*names, *uris, *found}))
-    record = None
-    if not purged.videos.issuperset(digests):
-        record = PurgeRecord(asked_at=utc_now(), sources=(), videos=digests, found_videos=len(found))
-        sink.put(record.key, record.to_json())
-        purged = purged.with_record(record)
-    unfinished = [each for each in purged.records if each.finished_at is None]
-    if faces or unfinished:
+    purged, record = ask_for(sink, purged, {*names, *uris, *found}, len(found))
+    if faces or purged.unfinished:
         for key in _tables(sink):
             _rewrite(sink, key, faces)
         for key in PICTURES:
             sink.delete(key)
         remove_all_hidden(sink)
         _rewrite(sink, SPLITS, faces)
-    for each in unfinished:
+    for each in purged.unfinished:
         sink.put(each.key, each.finished().to_json())
-    where = None if record is None else sink.uri(record.key)
-    return PurgeReport(output=sink.root, videos=len(found), faces=len(faces), record=where)
+    return PurgeReport(output=sink.root, videos=len(found), faces=len(faces), record=record)
 
 
 def _found(sink: Storage, names: Sequence[str], uris: set[str]) -> tuple[set[str], set[str]]:

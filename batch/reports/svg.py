@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape
 
 from markupsafe import Markup
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 VARIABLES = (
@@ -59,6 +60,17 @@ def style() -> Iterator[None]:
     """Draws the figures of the block in the page's manner."""
     with rc_context(_STYLE):
         yield
+
+
+def plain_axes(axes: Axes, below: str, beside: str) -> None:
+    """Axes as quiet as they can be: two labels, a grid behind, no frame."""
+    axes.tick_params(length=0, pad=6, labelcolor=colour("muted"))
+    axes.set_xlabel(below, color=colour("muted"))
+    axes.set_ylabel(beside, color=colour("muted"))
+    axes.grid(color=colour("rule"), linewidth=1)
+    axes.set_axisbelow(True)
+    axes.spines["left"].set_visible(False)
+    axes.spines["bottom"].set_color(colour("muted"))
 
 
 def inline_svg(

@@ -15,7 +15,7 @@ from batch.model.records import EpochRecord
 from batch.model.thresholds import Thresholds
 from batch.reports.bounded import Bins
 from batch.reports.charts import Mark, histogram
-from batch.reports.svg import colour, figure, inline_svg, style
+from batch.reports.svg import colour, figure, inline_svg, plain_axes, style
 
 _WIDTH_PX, _HEIGHT_PX, _SQUARE_PX = 400.0, 250.0, 320.0
 _LINE = 2.0
@@ -140,7 +140,7 @@ def _by_epoch(
                     middle, height, f"{after.stage} ", transform=axes.get_xaxis_transform(), ha="right", va=side,
                     color=colour("muted"), rotation=90,
                 )  # fmt: skip
-        _plain_axes(axes, "epoch", label)
+        plain_axes(axes, "epoch", label)
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlim(min(epochs) - 0.25, max(epochs) + 0.25)
@@ -157,22 +157,12 @@ def _square(chart_id: str, title: str, told: str, draw: Callable[[Axes], None]) 
 
 
 def _percent_axes(axes: Axes, below: str, beside: str) -> None:
-    _plain_axes(axes, below, beside)
+    plain_axes(axes, below, beside)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks([0, 0.2, 0.4, 0.6, 0.8, 1])
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-
-
-def _plain_axes(axes: Axes, below: str, beside: str) -> None:
-    axes.tick_params(length=0, pad=6, labelcolor=colour("muted"))
-    axes.set_xlabel(below, color=colour("muted"))
-    axes.set_ylabel(beside, color=colour("muted"))
-    axes.grid(color=colour("rule"), linewidth=1)
-    axes.set_axisbelow(True)
-    axes.spines["left"].set_visible(False)
-    axes.spines["bottom"].set_color(colour("muted"))
 
 
 def _rates(found: Curves) -> str:

@@ -220,10 +220,6 @@ def _effects(report: TuneReport) -> list[EffectRow]:
     return rows
 
 
-def _sign(metric: str, mean: Mean) -> str:
-    return "right" if mean.value is not None and better(metric, mean.value) else "wrong"
-
-
 def _ends(mean: Mean) -> list[float]:
     return [value for value in (mean.low, mean.value, mean.high) if value is not None]
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
 from batch.model.records import EpochRecord
-from batch.reports.svg import colour, figure, inline_svg, style
+from batch.reports.svg import colour, figure, inline_svg, plain_axes, style
 
 _WIDTH_PX, _HEIGHT_PX = 400.0, 270.0
 SHADES = 8
@@ -53,13 +53,7 @@ def learning_curves(chart_id: str, metric: str, curves: Sequence[Curve]) -> Mark
                 [epoch for epoch, _ in points], [value for _, value in points], marker="o", color=colour(curve.shade),
                 linewidth=2.0, markersize=4.5, clip_on=False, linestyle=(0, (3, 2)) if curve.dashed else "-",
             )  # fmt: skip
-        axes.tick_params(length=0, pad=6, labelcolor=colour("muted"))
-        axes.set_xlabel("epoch", color=colour("muted"))
-        axes.set_ylabel(f"validation {metric}", color=colour("muted"))
-        axes.grid(color=colour("rule"), linewidth=1)
-        axes.set_axisbelow(True)
-        axes.spines["left"].set_visible(False)
-        axes.spines["bottom"].set_color(colour("muted"))
+        plain_axes(axes, "epoch", f"validation {metric}")
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlim(0.75, last + 0.25)

@@ -21,7 +21,7 @@ from batch.scoring.runs import check_free, run_numbers
 from batch.scoring.write import count_rows
 from batch.shards.commit import DataFile, sha256
 from batch.shards.purge_faces import PurgeReport
-from batch.shards.purged import Purged, PurgeRecord, load_purged, utc_now, video_digest
+from batch.shards.purged import Purged, ask_for, load_purged, video_digest
 from batch.shards.runfile import read_run
 from batch.shards.write import data_file, parquet_bytes
 from batch.storage.base import DamagedError, Storage
@@ -43,24 +43,17 @@ def purge_scores(sink: Storage, names: Sequence[str]) -> PurgeReport:
     check_free(sink)
     purged = load_purged(sink)
     uris = _uris(sink, names)
-    record = None
-    digests = tuple(sorted(video_digest(uri) for uri in {*uris, *names}))
-    if not purged.videos.issuperset(digests):
-        record = PurgeRecord(asked_at=utc_now(), sources=(), videos=digests, found_videos=len(uris))
-        sink.put(record.key, record.to_json())
-        purged = purged.with_record(record)
-    unfinished = [each for each in purged.records if each.finished_at is None]
+    purged, record = ask_for(sink, purged, {*uris, *names}, len(uris))
     faces = 0
-    if unfinished:
+    if purged.unfinished:
         for commit in list(read_commits(sink, commit_keys(sink, run_numbers(sink)))):
             faces += _take_out(sink, commit, purged)
         for file in read_ledger_files(sink):
             _take_out_of_ledger(sink, file, purged)
         sink.delete(_PAGE)
-    for each in unfinished:
+    for each in purged.unfinished:
         sink.put(each.key, each.finished().to_json())
-    where = None if record is None else sink.uri(record.key)
-    return PurgeReport(output=sink.root, videos=len(uris), faces=faces, record=where)
+    return PurgeReport(output=sink.root, videos=len(uris), faces=faces, record=record)
 
 
 def _uris(sink: Storage, names: Sequence[str]) -> set[str]:

@@ -62,7 +62,7 @@ def purge_faces(sink: Storage, run: RunFile, record: PurgeRecord | None) -> Purg
         record = replace(record, found_videos=videos)
         sink.put(record.key, record.to_json())
         purged = purged.with_record(record)
-    unfinished = [each for each in purged.records if each.finished_at is None]
+    unfinished = purged.unfinished
     with under_way():
         faces = sum(_take_out(sink, commit, keys, commits) for commit, keys in gone)
         if gone or unfinished:

@@ -92,6 +92,11 @@ class Purged:
         """Whether one of these names was asked for before, as a source's or as a video's."""
         return any(source_digest(name) in self.sources or video_digest(name) in self.videos for name in names)
 
+    @property
+    def unfinished(self) -> list[PurgeRecord]:
+        """What was asked and is not done, or not known to be."""
+        return [each for each in self.records if each.finished_at is None]
+
     def with_record(self, record: PurgeRecord) -> Purged:
         """The same with one record more."""
         return Purged(
@@ -99,6 +104,19 @@ class Purged:
             videos=self.videos.union(record.videos),
             records=(*self.records, record),
         )
+
+
+def ask_for(sink: Storage, purged: Purged, names: Iterable[str], found_videos: int) -> tuple[Purged, str | None]:
+    """Records that videos of these uris or keys are to go, unless all of them were asked for before.
+
+    Gives what is asked for now, and the uri of the new record.
+    """
+    digests = tuple(sorted({video_digest(name) for name in names}))
+    if purged.videos.issuperset(digests):
+        return purged, None
+    record = PurgeRecord(asked_at=utc_now(), sources=(), videos=digests, found_videos=found_videos)
+    sink.put(record.key, record.to_json())
+    return purged.with_record(record), sink.uri(record.key)
 
 
 def load_purged(sink: Storage) -> Purged:

@@ -22,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -125,12 +124,12 @@ def make_data(folder: Path, faces: int, sides: list[int], seed: int, *, refined:
 
 def trained_whole(row: Row, data: Data) -> Scorer:
     """By `fit`; gives what scores."""
-    from batch.model.augment import apply
+    from batch.model.augment import augmentation
     from batch.model.fit.feed import ReaderFeed
     from batch.model.fit.loop import Hooks, fit
 
     held_out = None if row.slow else data.split.rows(Split.VALIDATION)
-    augment = None if row.data.augment == "none" else partial(apply, recipe=row.data.augment)
+    augment = augmentation(row.data.augment)
     with FaceReader(data.index, row.data) as reader:
         feed = ReaderFeed(reader, data.index, data.split.rows(Split.TRAIN), held_out, row.data)
         result = fit(row.network, feed, row.fit, hooks=Hooks(on_epoch=_tell), augment=augment)

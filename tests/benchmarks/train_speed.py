@@ -22,7 +22,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +72,7 @@ class Speeds:
 def measure(task: Task) -> Speeds:
     """In a worker's process: the whole job first, then its engine's bare step, then the reader alone."""
     join(task.rank, task.workers, task.port)
-    from batch.model.augment import apply
+    from batch.model.augment import augmentation
     from batch.model.fit.feed import ReaderFeed
     from batch.model.fit.loop import fit
     from batch.model.fit.options import FitOptions
@@ -88,7 +87,7 @@ def measure(task: Task) -> Speeds:
         feed = ReaderFeed(reader, index, rows, None, data)
         options = FitOptions(backend=task.backend, epochs=task.epochs, checkpoint_minutes=None)
         network = NetworkOptions(model=task.model, weights="none")
-        augment = None if task.augment == "none" else partial(apply, recipe=task.augment)
+        augment = augmentation(task.augment)
         result = fit(network, feed, options, augment=augment)
 
         plan = plan_epoch(index, rows, data, task.epochs)

@@ -8,12 +8,11 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from functools import partial
 
 import numpy as np
 
 from batch.corpus.sizing import standard_error
-from batch.model.fit.engine import Augment, Engine, open_engine, use_backend
+from batch.model.fit.engine import Engine, open_engine, use_backend
 from batch.model.fit.loop import LOSSES_BEHIND
 from batch.model.fit.options import FitOptions
 from batch.model.fit.schedules import average_decay
@@ -59,15 +58,14 @@ def measure_training(
     device = _device(fit, threads)
     if gpus and device.endswith(_CORES):
         raise ValueError(f"got {gpus:g} GPUs a worker, and {fit.backend} finds none here; measure where there are some")
-    from batch.model.augment import apply
+    from batch.model.augment import augmentation
 
-    augment: Augment | None = None if data.augment == "none" else partial(apply, recipe=data.augment)
     start_s = time.perf_counter() - start
     with FaceReader(index, data, 0, workers) as reader:
         with closing(_endless(reader, index, rows, data)) as fed:
             input_rate, held = _input_rate(fed, steps)
         start = time.perf_counter()
-        engine = open_engine(network, reader.side, fit, augment)
+        engine = open_engine(network, reader.side, fit, augmentation(data.augment))
         start_s += time.perf_counter() - start
         rates: dict[Stage, Rate] = {}
         for stage in _stages(network, fit):

@@ -42,6 +42,11 @@ class TrialStore:
         data = self._read("progress.json")
         return Progress() if data is None else Progress.from_json(data)
 
+    def asked(self) -> Trial | None:
+        """None where nobody asked for it yet."""
+        data = self._read("trial.json")
+        return None if data is None else Trial.from_json(data)
+
     def ask(self, trial: Trial) -> None:
         """Keeps what was asked."""
         self._output.put_if_absent(self.prefix + "trial.json", trial.to_json().encode())

@@ -1,0 +1,58 @@
+"""What training and tuning begin with: outputs of preprocessing opened and indexed, and an OUTPUT claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from batch.model.index import load_index, unfinished
+from batch.model.records import FaceIndex
+from batch.model.split import make_split
+from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
+from batch.storage.base import Storage
+from batch.storage.open import open_storage
+from batch.storage.s3 import S3Options
+from jobs.console import say
+from jobs.train_options import TrainOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenFaces:
+    """Faces to learn from, and where to."""
+
+    sinks: Sequence[Storage]
+    """Outputs of preprocessing."""
+    output: Storage
+    index: FaceIndex
+    run: RunFile
+    """As it stands in OUTPUT."""
+
+    @property
+    def places(self) -> dict[str, Storage]:
+        """All that every node must see, by what a person calls it."""
+        return {**{f"faces {number}": sink for number, sink in enumerate(self.sinks, 1)}, "output": self.output}
+
+
+def open_faces(options: TrainOptions, kind: str) -> OpenFaces:
+    """Opens the places and claims OUTPUT for a job of this kind.
+
+    Raises:
+        ValueError: for faces that cannot be trained on, or an OUTPUT that is not this run's.
+        AccessError: where a permission is missing.
+    """
+    s3 = S3Options(endpoint=options.s3_endpoint)
+    sinks = [open_storage(place, s3) for place in options.faces]
+    output = open_storage(options.output, s3)
+    for sink in sinks:
+        refuse_nested(sink, output)
+    index = load_index(sinks)
+    for line in unfinished(sinks):
+        say(line)
+    shaping = {**options.shaping(), "data_digest": index.digest}
+    source = " ".join(sink.root for sink in sinks)
+    run = RunFile(kind=kind, input=source, shaping=shaping, versions=installed_versions())
+    if options.split != "identity":
+        # Whether there is enough of everything shows before a cluster is started.
+        make_split(index, options.split_options())
+    claim_output(output, run)
+    return OpenFaces(sinks=sinks, output=output, index=index, run=run)
