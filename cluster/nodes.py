@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -15,8 +16,9 @@ from pathlib import Path
 from cluster.client import RefusedError, request_json
 from cluster.state import MARKER, LocalCluster
 
-# Ray gives workers the ports 10002 to 19999 and refuses its own ports there.
-_WORKER_PORTS = range(10002, 20000)
+# Above the ports that Ray gives workers, 10002 to 19999, and below those that Linux gives to connections (from 32768):
+# of these, any connection that a starting node makes can take one before Ray listens on it.
+_PORTS = range(20000, 32768)
 # Units are tasks that return a few numbers; Ray's default of 30% of memory a node would add up to more than there is.
 _OBJECT_STORE_BYTES = 512 * 2**20
 _POLL_S = 0.5
@@ -24,12 +26,15 @@ _START = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
 
 
 def free_ports(count: int) -> list[int]:
-    """So many TCP ports that nothing listens on, none where Ray's workers may."""
+    """So many TCP ports that nothing listens on, drawn by chance so that clusters started at once differ."""
     held: list[socket.socket] = []
     try:
-        while len({s.getsockname()[1] for s in held} - set(_WORKER_PORTS)) < count:
-            held.append(socket.create_server(("", 0)))
-        return sorted({s.getsockname()[1] for s in held} - set(_WORKER_PORTS))[:count]
+        for port in random.sample(_PORTS, len(_PORTS)):
+            with suppress(OSError):
+                held.append(socket.create_server(("", port)))
+            if len(held) == count:
+                return sorted(server.getsockname()[1] for server in held)
+        raise OSError(f"ports {_PORTS.start} to {_PORTS.stop - 1}: found {len(held)} free, expected {count}")
     finally:
         for server in held:
             server.close()

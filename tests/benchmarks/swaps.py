@@ -3,8 +3,9 @@
     python tests/benchmarks/swaps.py [--faces 64] [--sheet swaps.png]     # a sheet to look at
 
 The photographs are those of UTKFace (`../shared/utkface`, named `age_gender_race_date`). Two people of one gender and
-race, alike in age, pose, expression, colour and sharpness, make a pair: four pictures, each photograph as it is and
-with the other's face. Splits that keep a pair together therefore share no photograph, neither as target nor as donor.
+race make a pair: four pictures, each photograph as it is and with the other's face. Splits that keep a pair together
+therefore share no photograph, neither as target nor as donor. Pairs are drawn by chance; `--refined` pairs people who
+are alike in age, pose, expression, colour and sharpness, and matches the swapped face in light and sharpness too.
 
 The swap is `face_swap.py`'s. Real pictures then go through the same turn, scaling and JPEG as swapped ones, drawn from
 the same distributions, so that what was done to the file tells nothing.
@@ -34,6 +35,8 @@ from batch.storage.base import Storage  # noqa: E402
 from tests.benchmarks.face_swap import CHEEKS, EYES, NOSE_TIP, Floats, Photo, detail, hull_mask, swap  # noqa: E402
 from tests.support.face_outputs import Clip, write_output  # noqa: E402
 
+Distances = npt.NDArray[np.float64]
+
 PHOTOS = ROOT.parent / "shared" / "utkface"
 FACES_A_PAIR = 4
 SHARD_FACES = 64
@@ -42,9 +45,9 @@ _GENDERS = ("male", "female")
 _RACES = ("white", "black", "asian", "indian", "other")
 # Nose tip within the middle half between the ears: beyond that, triangles of the far cheek fold over.
 _TURNED = 0.25
-# Worst matches that are thrown away: a mouth wide open is laid over one that is shut.
-_LEFT_OUT = 0.15
-# Lowest quality, of plain and of refined swaps' data; the highest is 95.
+# Worst matches that are thrown away, of plain and of refined swaps: a mouth wide open is laid over one that is shut.
+_LEFT_OUT = (0.0, 0.15)
+# Lowest JPEG quality, of plain and of refined swaps; the highest is 95.
 _JPEG = (85, 75)
 # Correlation of two photographs at 32 x 32; of unlike ones the highest is 0.949.
 _COPIES = 0.95
@@ -77,14 +80,15 @@ def read_photos(folder: Path, count: int, seed: int) -> list[Photo]:
     return photos
 
 
-def pair_photos(photos: Sequence[Photo], seed: int) -> list[tuple[Photo, Photo]]:
-    """Each photograph with the most similar one of its group that is still free, then the best 85% of the pairs."""
+def pair_photos(photos: Sequence[Photo], seed: int, *, refined: bool = False) -> list[tuple[Photo, Photo]]:
+    """Photographs of one gender and race two by two, by chance, copies of one picture apart.
+
+    Refined: each with the most similar one that is still free, then the best 85% of the pairs.
+    """
     pairs: list[tuple[float, Photo, Photo]] = []
     for group in sorted({photo.group for photo in photos}):
         members = [photo for photo in photos if photo.group == group]
-        looks = np.stack([_look(photo) for photo in members])
-        distances = cdist(looks, looks)
-        distances[_same_picture(members)] = np.inf
+        distances = _distances(members, np.random.default_rng([seed, len(members)]), refined=refined)
         for place in np.random.default_rng(seed).permutation(len(members)):
             other = int(np.argmin(distances[place]))
             if not np.isfinite(distances[place, other]):
@@ -93,7 +97,7 @@ def pair_photos(photos: Sequence[Photo], seed: int) -> list[tuple[Photo, Photo]]
             for taken in (place, other):
                 distances[taken], distances[:, taken] = np.inf, np.inf
     pairs.sort(key=lambda pair: (pair[0], pair[1].name))
-    kept = [(first, second) for _, first, second in pairs[: round(len(pairs) * (1 - _LEFT_OUT))]]
+    kept = [(first, second) for _, first, second in pairs[: round(len(pairs) * (1 - _LEFT_OUT[refined]))]]
     return [kept[place] for place in np.random.default_rng(seed).permutation(len(kept))]
 
 
@@ -115,8 +119,8 @@ def make_clips(folder: Path, faces: int, sides: Sequence[int], seed: int, *, ref
     """
     wanted = -(-faces // FACES_A_PAIR)
     # Of each gender and race one person may stay alone.
-    photos = read_photos(folder, round(2 * wanted / (1 - _LEFT_OUT)) + 2 * len(_GENDERS) * len(_RACES), seed)
-    for number, pair in enumerate(pair_photos(photos, seed)[:wanted]):
+    photos = read_photos(folder, round(2 * wanted / (1 - _LEFT_OUT[refined])) + 2 * len(_GENDERS) * len(_RACES), seed)
+    for number, pair in enumerate(pair_photos(photos, seed, refined=refined)[:wanted]):
         source = f"pair{number:05d}"
         for which, (target, donor) in enumerate((pair, pair[::-1])):
             swapped = swap(target, donor, np.random.default_rng([seed, number, which]), refined=refined)
@@ -140,6 +144,17 @@ def write_swaps(
         options = FaceOptions(crop=CropOptions(crop_size=side))
         of_side = [replace(clip, crops=[clip.crops[place]]) for clip in clips]
         write_output(sink, of_side, options=options, a_unit=SHARD_FACES)
+
+
+def _distances(members: Sequence[Photo], rng: np.random.Generator, *, refined: bool) -> Distances:
+    """How unlike two people are, shape (n, n), or any number where chance decides; infinite where one may not swap."""
+    if refined:
+        looks = np.stack([_look(photo) for photo in members])
+        distances = cdist(looks, looks)
+    else:
+        distances = rng.random((len(members), len(members)))
+    distances[_same_picture(members)] = np.inf
+    return np.asarray(distances, np.float64)
 
 
 def _same_picture(photos: Sequence[Photo]) -> npt.NDArray[np.bool_]:

@@ -32,6 +32,13 @@ def test_a_photograph_is_in_one_pair_at_most_and_with_its_like(pairs: list[tuple
     assert all(target.group == donor.group for target, donor in pairs)
 
 
+def test_refined_pairs_are_more_alike(photos: list[Photo], pairs: list[tuple[Photo, Photo]]) -> None:
+    def years_apart(found: list[tuple[Photo, Photo]]) -> float:
+        return float(np.mean([abs(target.age - donor.age) for target, donor in found]))
+
+    assert years_apart(pair_photos(photos, seed=0, refined=True)) < years_apart(pairs)
+
+
 def test_a_swap_changes_the_middle_of_the_face_and_nothing_around_it(pairs: list[tuple[Photo, Photo]]) -> None:
     for target, donor in pairs[:5]:
         swapped = swap(target, donor, np.random.default_rng(0))
