@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from rich.filesize import decimal
+
 from batch.corpus.labels import CorpusNotes, choose_labels, label_videos
 from batch.corpus.listing import list_videos, sample_videos
 from batch.corpus.sizing import Sampled, Sizing, measure, size
@@ -69,13 +71,13 @@ def _print(prices: Prices, sampled: Sampled, sizing: Sizing, counted: _Counted, 
     print("measured, a video on one CPU of the machine that looked")
     print(f"  sample          {sampled.videos} videos, {sampled.kept:.0%} with a face that is kept")
     print(f"  time            {sampled.seconds * 1000:.0f} ms, +- {2 * sampled.seconds_error * 1000:.0f}")
-    print(f"  read            {sampled.bytes_read / 1e3:.0f} kB in {sampled.requests:.1f} requests")
-    print(f"  faces           {sampled.face_bytes / 1e3:.0f} kB")
-    print(f"  listed          {counted.videos} videos, {counted.size_bytes / _GB:.1f} GB in INPUT")
+    print(f"  read            {decimal(int(sampled.bytes_read))} in {sampled.requests:.1f} requests")
+    print(f"  faces           {decimal(int(sampled.face_bytes))}")
+    print(f"  listed          {counted.videos} videos, {decimal(int(counted.size_bytes))} in INPUT")
     print(f"computed, for {sizing.videos} videos")
     print(f"  work            {sizing.cpu_hours:.2f} CPU hours, +- {sizing.cpu_hours_error:.2f}")
-    print(f"  read            {sizing.bytes_read / _GB:.1f} GB in {sizing.get_requests:.0f} requests")
-    print(f"  written         {sizing.bytes_written / _GB:.1f} GB of faces, {sizing.put_requests:.0f} requests")
+    print(f"  read            {decimal(int(sizing.bytes_read))} in {sizing.get_requests:.0f} requests")
+    print(f"  written         {decimal(int(sizing.bytes_written))} of faces, {sizing.put_requests:.0f} requests")
     print(f"  kept            {sizing.kept:.0f} videos")
     print(f"by {node.name}, {node.cpus} CPUs each taken as one of those measured, at {EFFICIENCY:.0%} use")
     for count in nodes:

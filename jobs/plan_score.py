@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from rich.filesize import decimal
 
 from batch.faces.isolate import IsolatedExtractor, LimitOptions
 from batch.faces.options import FaceOptions
@@ -37,8 +38,6 @@ from jobs.runtime import check_runtime, chosen_runtime, runtime_environment
 
 if TYPE_CHECKING:
     from batch.model.predictor import BatchPredictor
-
-_GB = 1e9
 
 
 @dataclass(slots=True)
@@ -163,10 +162,10 @@ def _print_measured(sample: ItemSample, model: ModelSample, listed: _Listed, opt
     print(f"measured, an item on one CPU of the machine that looked, {options.frames} frames of a video")
     print(f"  sample          {sample.items} items, {sample.with_face:.0%} with a face, {sample.crops:.1f} crops each")
     print(f"  time            {sample.seconds * 1000:.0f} ms, +- {2 * sample.seconds_error * 1000:.0f}")
-    print(f"  read            {sample.bytes_read / 1e3:.0f} kB in {sample.requests:.1f} requests")
+    print(f"  read            {decimal(int(sample.bytes_read))} in {sample.requests:.1f} requests")
     pace = f"{model.crops_per_s:.1f} faces/s, +- {2 * model.error:.1f}"
     print(f"  model           {pace}, on {model.device} in {options.precision}; loads in {model.load_s:.0f} s")
-    print(f"  listed          {listed.items} items, {listed.size_bytes / _GB:.1f} GB in all INPUTs")
+    print(f"  listed          {listed.items} items, {decimal(int(listed.size_bytes))} in all INPUTs")
 
 
 def _print_computed(prices: Prices, sizing: ScoreSizing, nodes: Sequence[int]) -> None:
@@ -175,7 +174,7 @@ def _print_computed(prices: Prices, sizing: ScoreSizing, nodes: Sequence[int]) -
     print(f"computed, for {sizing.items} new items a night")
     print(f"  looking         {sizing.look_cpu_hours:.2f} CPU hours, +- {sizing.look_cpu_hours_error:.2f}")
     print(f"  model           {sizing.model_hours:.2f} {unit}: {sizing.crops:.0f} faces")
-    print(f"  read            {sizing.bytes_read / _GB:.1f} GB in {sizing.get_requests:.0f} requests")
+    print(f"  read            {decimal(int(sizing.bytes_read))} in {sizing.get_requests:.0f} requests")
     print(f"  written         {sizing.put_requests:.0f} requests")
     held = f"{node.cpus} CPUs" + (f" and {node.gpus} GPUs" if model.gpu else "")
     print(f"by {node.name}, {held} each taken as those measured, at {EFFICIENCY:.0%} use")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rich.filesize import decimal
+
 from batch.model.fit.engine import use_backend
 from batch.model.fit.measure import WARM_STEPS, measure_training
 from batch.model.index import load_index
@@ -24,7 +26,6 @@ from jobs.predict import keras_environment
 from jobs.prices import EFFICIENCY, Node, Prices, read_prices
 from jobs.quiet import import_keras
 
-_GB = 1e9
 _SHARD_BYTES = 5e6
 """The least that a shard of a large corpus has."""
 _STAGES = {"head": "head", "whole": "network"}
@@ -161,7 +162,7 @@ def _print_measured(sample: TrainSample, workers: int) -> None:
     print(f"  start           {sample.start_s:.0f} s: network, first steps of each stage")
     print(f"  near-duplicates {sample.look_s * 1000:.1f} ms of one CPU a face")
     print(
-        f"  sizes           weights {sample.weights_bytes / 1e6:.1f} MB, checkpoint {sample.state_bytes / 1e6:.1f} MB"
+        f"  sizes           weights {decimal(int(sample.weights_bytes))}, checkpoint {decimal(int(sample.state_bytes))}"
     )
 
 
@@ -177,8 +178,9 @@ def _print_computed(options: TrainPlan, counts: FaceCounts, sizing: TrainSizing)
     print(
         f"  exchange        {sizing.exchange_s * 1000:.0f} ms a step: gradients between nodes, by the table's network"
     )
-    print(f"  read            {sizing.bytes_read / _GB:.1f} GB in {sizing.get_requests:.0f} requests")
-    print(f"  checkpoints     {sizing.checkpoint_bytes / _GB:.2f} GB written, the last {options.keep_checkpoints} stay")
+    print(f"  read            {decimal(int(sizing.bytes_read))} in {sizing.get_requests:.0f} requests")
+    written = decimal(int(sizing.checkpoint_bytes))
+    print(f"  checkpoints     {written} written, the last {options.keep_checkpoints} stay")
 
 
 def _print_hours(options: TrainPlan, prices: Prices, placed: _Placed, sizing: TrainSizing) -> None:
