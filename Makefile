@@ -1,5 +1,5 @@
 # demo: set up and run the main job on a drawn corpus.  test: check, then every test.
-# check: lint, format, types, architecture.             lock: compile both locks anew.
+# check: lint, format, types, architecture.             lock: compile all locks anew.
 # soak: the tests of faults with many more seeded runs, 20 minutes on 2 cores.  long: what `make test` leaves out.
 .PHONY: demo test check lock long soak
 
@@ -36,6 +36,9 @@ lock:
 	$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links \
 		--all-extras --group dev --group prebuilt pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links --constraint requirements.lock \
+		--all-extras --group prebuilt pyproject.toml -o cluster/requirements-cpu.lock
 	$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links --constraint requirements.lock \
 		--all-extras --group prebuilt pyproject.toml cluster/gpu.in -o cluster/requirements-gpu.lock

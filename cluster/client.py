@@ -1,6 +1,7 @@
 """Which cluster, by what right: an address, a token, and a client of Ray's job API that was let in.
 
-A cluster's job API runs commands, so one that anybody may use is not used from here unless it is this machine's own.
+A cluster's job API runs commands, so one that anybody may use is not used from here unless a person says so. That it
+answers on this machine tells nothing: what listens there may be the end of a tunnel.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 from cluster.console import say, shown
-from cluster.state import recorded
+from cluster.state import DamagedRecordError, recorded
 
 T = TypeVar("T")
 _TIMEOUT_S = 20.0
@@ -42,8 +43,8 @@ class Access:
     token_file: Annotated[Path | None, shown("FILE", "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token")] = None
     """A file that holds the cluster's token."""
     allow_open_cluster: bool = False
-    """Use a cluster on another machine that asks for no token. Whoever reaches such a cluster can run commands on it
-    with its rights, read what it reads and change what it writes."""
+    """Use a cluster that asks for no token. Whoever reaches such a cluster can run commands on it with its rights, read
+    what it reads and change what it writes."""
 
     def spelled(self) -> str:
         """These options as a person would repeat them, each after a space."""
@@ -75,9 +76,15 @@ def find_target(access: Access, environ: Mapping[str, str]) -> Target:
     Raises:
         ValueError: if none is named, or the address or the token file cannot be.
     """
-    cluster = recorded()
     url = access.address or environ.get("RAY_API_SERVER_ADDRESS")
-    if url in {None, "auto"}:
+    is_named = url not in {None, "auto"}
+    try:
+        cluster = recorded()
+    except DamagedRecordError:
+        if not is_named:
+            raise
+        cluster = None  # it stands in nobody's way to another cluster
+    if not is_named:
         if cluster is None:
             raise ValueError("no cluster is named: expected --address URL, or one started by `fakesift cluster up`")
         url = cluster.dashboard
@@ -124,10 +131,10 @@ def connect(target: Target, *, allow_open: bool) -> Any:
 
     Raises:
         ConnectionError: if nothing answers there; `RefusedError` if the token is missing or wrong; `ValueError` for an
-            open cluster on another machine, unless `allow_open`.
+            open cluster, unless `allow_open`.
     """
     is_open = _is_open(target)
-    if is_open and not target.is_local and not allow_open:
+    if is_open and not allow_open:
         raise ValueError(
             f"{target.url} lets anybody run commands: it asks for no token. Start it with RAY_AUTH_MODE=token, or say "
             "--allow-open-cluster if you know that nobody else reaches it"

@@ -2,8 +2,9 @@
 
 python -m cluster.create_rayjob /manifest/rayjob.yaml
 
-It speaks to Kubernetes with the pod's own service account, which may create RayJobs and read them. Exit code 0 if the
-job succeeded, 1 if it did not, 2 if it could not be created.
+It speaks to Kubernetes with the pod's own service account, which may create RayJobs and read them. The RayJob has the
+name of the pod's Job, so that another pod in its place finds it and waits on; and it belongs to that Job, so that
+Kubernetes removes both together. Exit code 0 if the RayJob succeeded, 1 if not, 2 if it could not be created.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,10 @@ _MOST_FAILURES = 40
 _ENDED = {"Complete", "Failed"}
 
 
+class ExistsError(Exception):
+    """There is an object of that name already."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
     """The API of Kubernetes, as a pod sees it."""
@@ -37,7 +43,7 @@ class Api:
     account: Path = _ACCOUNT
 
     def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """One request. Raises `PermissionError` or `ConnectionError`."""
+        """One request. Raises `ExistsError`, `PermissionError` or `ConnectionError`."""
         request = urllib.request.Request(self.url + path, method=method)  # noqa: S310
         # Read each time: Kubernetes replaces the token every hour.
         request.add_header("Authorization", f"Bearer {(self.account / 'token').read_text(encoding='utf-8').strip()}")
@@ -52,43 +58,72 @@ class Api:
                 return found
         except urllib.error.HTTPError as error:
             told = error.read().decode(errors="replace")[:500]
-            kind = PermissionError if error.code in {401, 403, 404, 409, 422} else ConnectionError
+            refused = PermissionError if error.code in {401, 403, 404, 422} else ConnectionError
+            kind = ExistsError if error.code == 409 else refused
             raise kind(f"Kubernetes answered {error.code} to {method} {path}: {told}") from error
         except (OSError, ValueError) as error:
             raise ConnectionError(f"Kubernetes does not answer: {error}") from error
 
 
-def create_and_wait(api: Api, manifest: dict[str, Any], poll_s: float = _POLL_S) -> Exit:
-    """Creates the job that the manifest describes, under a fresh name, and waits until it has ended.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The Job of Kubernetes that this pod belongs to."""
+
+    name: str
+    uid: str
+
+    def own(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """The manifest as one of this Job's: of its name, and removed with it."""
+        metadata = {name: value for name, value in manifest["metadata"].items() if name != "generateName"}
+        reference = {"apiVersion": "batch/v1", "kind": "Job", "name": self.name, "uid": self.uid}
+        return {**manifest, "metadata": {**metadata, "name": self.name, "ownerReferences": [reference]}}
+
+    def owns(self, found: Mapping[str, Any]) -> bool:
+        """Whether an object is this Job's."""
+        return any(reference.get("uid") == self.uid for reference in found["metadata"].get("ownerReferences", []))
+
+
+def create_and_wait(api: Api, manifest: dict[str, Any], owner: Owner, poll_s: float = _POLL_S) -> Exit:
+    """Creates the job that the manifest describes, or finds the owner's, and waits until it has ended.
 
     Raises:
-        ValueError: for a manifest of something else; `PermissionError`, `ConnectionError`.
+        ValueError: for a manifest of something else, or where another's job has the name; `PermissionError`,
+            `ConnectionError`.
     """
     if manifest.get("kind") != "RayJob":
         raise ValueError(f"manifest: got kind {manifest.get('kind')!r}, expected RayJob")
     path = f"/apis/{manifest['apiVersion']}/namespaces/{manifest['metadata']['namespace']}/rayjobs"
-    name = api.request("POST", path, manifest)["metadata"]["name"]
-    say(f"created RayJob {name}")
-    status = _wait(api, f"{path}/{name}", poll_s)
+    try:
+        # A request whose answer was lost may be repeated, since the name is the same.
+        _patiently(lambda: api.request("POST", path, owner.own(manifest)), poll_s)
+        say(f"created RayJob {owner.name}")
+    except ExistsError as error:
+        if not owner.owns(_patiently(lambda: api.request("GET", f"{path}/{owner.name}"), poll_s)):
+            raise ValueError(f"RayJob {owner.name}: it is there and not of this Job, expected another name") from error
+        say(f"RayJob {owner.name} is there already: waiting for it")
+    status = _wait(api, f"{path}/{owner.name}", poll_s)
     result = status.get("jobStatus")
-    say(f"RayJob {name}: {result or status.get('reason')} {status.get('message', '')}".rstrip())
+    say(f"RayJob {owner.name}: {result or status.get('reason')} {status.get('message', '')}".rstrip())
     return Exit.OK if result == "SUCCEEDED" else Exit.FAILED
 
 
 def _wait(api: Api, path: str, poll_s: float) -> dict[str, Any]:
-    failures = 0
     while True:
-        try:
-            status: dict[str, Any] = api.request("GET", path).get("status", {})
-            failures = 0
-        except ConnectionError:
-            failures += 1
-            if failures == _MOST_FAILURES:
-                raise
-            status = {}
+        status: dict[str, Any] = _patiently(lambda: api.request("GET", path), poll_s).get("status", {})
         if status.get("jobDeploymentStatus") in _ENDED:
             return status
         time.sleep(poll_s)
+
+
+def _patiently(request: Callable[[], dict[str, Any]], poll_s: float) -> dict[str, Any]:
+    """The answer, once there is one. Raises `ConnectionError` if none comes for long."""
+    for _ in range(_MOST_FAILURES - 1):
+        try:
+            return request()
+        except ConnectionError as error:
+            say(str(error))
+        time.sleep(poll_s)
+    return request()
 
 
 def _run(argv: list[str]) -> Exit:
@@ -99,10 +134,15 @@ def _run(argv: list[str]) -> Exit:
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     if not host:
         raise ValueError("KUBERNETES_SERVICE_HOST is not set; expected to run in a pod of Kubernetes")
+    name, uid = os.environ.get("JOB_NAME"), os.environ.get("JOB_UID")
+    if not name or not uid:
+        raise ValueError(
+            "JOB_NAME or JOB_UID is not set; expected those of the pod's Job, as nightly-cronjob.yaml does"
+        )
     shown = f"[{host}]" if ":" in host else host
     manifest = yaml.safe_load(Path(argv[0]).read_text(encoding="utf-8"))
     try:
-        return create_and_wait(Api(url=f"https://{shown}:{port}"), manifest)
+        return create_and_wait(Api(url=f"https://{shown}:{port}"), manifest, Owner(name=name, uid=uid))
     except PermissionError as error:
         raise ValueError(str(error)) from error
 

@@ -21,7 +21,7 @@ import tyro
 from cluster.console import Exit, guarded, parse, say, shown
 from cluster.nodes import alive_nodes, free_ports, start_nodes
 from cluster.processes import members, stop
-from cluster.state import LocalCluster, claim, forget, recorded
+from cluster.state import MARKER, DamagedRecordError, LocalCluster, claim, forget, recorded
 
 _DOWN_PATIENCE_S = 15.0
 
@@ -119,14 +119,19 @@ def _clear_the_dead() -> None:
 def _take_down(cluster: LocalCluster, patience_s: float) -> int:
     ended = stop(cluster, patience_s)
     shutil.rmtree(cluster.folder, ignore_errors=True)
-    forget(cluster)
+    forget()
     return ended
 
 
 def down(options: DownOptions) -> Exit:
-    """Ends the cluster; fine if there is none."""
+    """Ends the cluster; fine if there is none. A damaged record is removed, and what it was of must be looked for."""
     del options
-    cluster = recorded()
+    try:
+        cluster = recorded()
+    except DamagedRecordError:
+        forget()
+        say(f"the record was damaged, and is removed; what may be left running has {MARKER} in its environment")
+        return Exit.FAILED
     if cluster is None:
         say("no cluster is up")
         return Exit.OK

@@ -21,6 +21,8 @@ from cluster.follow import follow
 
 _Job = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ID")]
 _POLL_S = 0.5
+# Ray kills a job 30 s after it has interrupted it (cluster.submit); a node that is gone ends nothing.
+_END_WITHIN_S = 180.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,14 +119,17 @@ def attach(options: AttachOptions) -> int:
 
 
 def stop(options: StopOptions) -> int:
-    """Interrupts the job and waits."""
+    """Interrupts the job and waits. Raises `TimeoutError` if it does not end."""
     client = open_client(options)
     details = _details(client, options.job)
     if details.status.is_terminal():
         say(f"{options.job} has ended before: {details.status.value}")
         return Exit.OK
     patiently(lambda: client.stop_job(options.job))
+    deadline = time.monotonic() + _END_WITHIN_S
     while not (details := _details(client, options.job)).status.is_terminal():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{options.job} was told to stop and is still {details.status.value} after 3 minutes")
         time.sleep(_POLL_S)
     say(f"{options.job}: {details.status.value}")
     return Exit.OK

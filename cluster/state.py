@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class LocalCluster:
     @property
     def token_file(self) -> Path:
         """The token that every request needs."""
-        return state_folder() / "token"
+        return _token()
 
     def environment(self) -> dict[str, str]:
         """What a process of this user needs to join, without the token itself."""
@@ -59,9 +60,31 @@ def claim(cluster: LocalCluster) -> None:
     """
     folder = state_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _write_private(folder / "cluster.json", json.dumps(asdict(cluster), indent=1))
+    _write_at_once(_record(), json.dumps(asdict(cluster), indent=1))
     cluster.token_file.unlink(missing_ok=True)
     _write_private(cluster.token_file, secrets.token_hex(32))
+
+
+def _record() -> Path:
+    return state_folder() / "cluster.json"
+
+
+def _token() -> Path:
+    return state_folder() / "token"
+
+
+def _write_at_once(path: Path, text: str) -> None:
+    """A new file that is there as a whole or not at all, whenever this process is killed."""
+    # mkstemp gives a file that no other user can read.
+    descriptor, name = tempfile.mkstemp(prefix=".", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(name, path)  # unlike a renaming, it fails where there is one already
+    finally:
+        Path(name).unlink()
 
 
 def _write_private(path: Path, text: str) -> None:
@@ -70,22 +93,29 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
+class DamagedRecordError(ValueError):
+    """The record is there, and is not what `cluster up` wrote."""
+
+
 def recorded() -> LocalCluster | None:
     """The cluster of the record, whether or not it still runs; none without a record.
 
     Raises:
-        ValueError: if the record is damaged.
+        DamagedRecordError: if it cannot be read.
     """
-    path = state_folder() / "cluster.json"
+    path = _record()
     try:
         return LocalCluster(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: got a damaged record ({error}), expected what `cluster up` wrote") from error
+        raise DamagedRecordError(
+            f"{path}: got a damaged record ({error}), expected what `cluster up` wrote; "
+            "`fakesift cluster down` removes it"
+        ) from error
 
 
-def forget(cluster: LocalCluster) -> None:
+def forget() -> None:
     """Removes record and token; the record last."""
-    cluster.token_file.unlink(missing_ok=True)
-    (state_folder() / "cluster.json").unlink(missing_ok=True)
+    _token().unlink(missing_ok=True)
+    _record().unlink(missing_ok=True)

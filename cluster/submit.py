@@ -6,12 +6,13 @@ fakesift submit --address https://ray.example.org --token-file token train s3://
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,7 @@ from cluster.client import Access, open_client, patiently
 from cluster.console import Exit, guarded, parse, say
 from cluster.follow import follow, hints
 from cluster.no_secrets import passed_variables, refuse_secrets
-from cluster.ship import locked_dependencies, staged_code
+from cluster.ship import digest_of, locked_dependencies, staged_code
 
 # The jobs that may be sent, and whether they run tasks of their own and so take `--address`.
 JOBS = {
@@ -37,6 +38,7 @@ JOBS = {
 }
 _STOP_PATIENCE_S = 30
 _LIVING = {"PENDING", "RUNNING"}
+_SENT = "fakesift_sent"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +71,14 @@ class JobCommand:
 
 def split_command(argv: Sequence[str]) -> tuple[list[str], JobCommand | None]:
     """The options of `submit`, which stand before the first word that names a job, and the job's command."""
+    flags = {field.name for field in fields(SubmitOptions) if field.type == "bool"}
+    takes_value = False
     for place, word in enumerate(argv):
-        if word in JOBS:
+        # A token's file may well be called like a job.
+        if word in JOBS and not takes_value:
             return list(argv[:place]), JobCommand(job=word, arguments=tuple(argv[place + 1 :]))
+        is_option = word.startswith("--") and not takes_value
+        takes_value = is_option and "=" not in word and word[2:].replace("-", "_") not in flags
     return list(argv), None
 
 
@@ -82,18 +89,20 @@ def submit(options: SubmitOptions, command: JobCommand) -> int:
         0 once it is sent, or the job's exit code if it is followed.
 
     Raises:
-        ValueError: for a secret in the arguments, or a cluster that is open to all; `ConnectionError` and
-            `RuntimeError` if the cluster does not answer or does not take the job.
+        ValueError: for a secret in the arguments, a cluster that is open to all, or such a job that runs with other
+            code or variables; `ConnectionError` and `RuntimeError` if the cluster does not answer, or not take it.
     """
     refuse_secrets(command.arguments, os.environ)
     environment = _environment(options, command)
     client = open_client(options)
-    job_id = _running(client, command.entrypoint())
-    if job_id is not None:
-        say(f"this very job runs already, as {job_id}")
-    else:
-        job_id = _send(client, command, environment)
-        say(f"submitted {job_id}: {command.entrypoint()}")
+    with staged_code() as folder:
+        sent = digest_of(folder, json.dumps(environment, sort_keys=True))
+        job_id = _running(client, command, sent, options)
+        if job_id is not None:
+            say(f"this very job runs already, as {job_id}")
+        else:
+            job_id = _send(client, command, {**environment, "working_dir": str(folder)}, sent)
+            say(f"submitted {job_id}: {command.entrypoint()}")
     if options.follow:
         return follow(client, job_id, options)
     print(job_id)
@@ -112,15 +121,26 @@ def _environment(options: SubmitOptions, command: JobCommand) -> dict[str, Any]:
     return {"env_vars": variables, **(locked_dependencies() if options.dependencies == "lock" else {})}
 
 
-def _running(client: Any, entrypoint: str) -> str | None:
-    """The job with this very command that has not ended: sending it again would do its work twice."""
+def _running(client: Any, command: JobCommand, sent: str, access: Access) -> str | None:
+    """The job with this very command that has not ended: sending it again would do its work twice.
+
+    Raises:
+        ValueError: if it was sent with other variables or other code, so that it is not what is asked for.
+    """
     for details in patiently(client.list_jobs):
-        if details.submission_id and details.entrypoint == entrypoint and details.status in _LIVING:
-            return str(details.submission_id)
+        if not details.submission_id or details.status not in _LIVING or details.entrypoint != command.entrypoint():
+            continue
+        job_id = str(details.submission_id)
+        if (details.metadata or {}).get(_SENT, sent) != sent:
+            raise ValueError(
+                f"{job_id} runs with this command, but with other code, --env or --dependencies; expected it to have "
+                f"ended (fakesift jobs stop {job_id}{access.spelled()}) before it is sent anew"
+            )
+        return job_id
     return None
 
 
-def _send(client: Any, command: JobCommand, environment: dict[str, Any]) -> str:
+def _send(client: Any, command: JobCommand, environment: dict[str, Any], sent: str) -> str:
     # Chosen here, so that a request that is repeated because its answer was lost starts no second job.
     job_id = f"{command.job}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
@@ -129,15 +149,14 @@ def _send(client: Any, command: JobCommand, environment: dict[str, Any]) -> str:
             client.submit_job(
                 entrypoint=command.entrypoint(),
                 submission_id=job_id,
-                runtime_env={**environment, "working_dir": str(folder)},
-                metadata={"fakesift_job": command.job},
+                runtime_env=environment,
+                metadata={"fakesift_job": command.job, _SENT: sent},
             )
         except RuntimeError:
             if not any(details.submission_id == job_id for details in client.list_jobs()):
                 raise
 
-    with staged_code() as folder:
-        patiently(send)
+    patiently(send)
     return job_id
 
 

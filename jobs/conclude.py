@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,12 +23,14 @@ from batch.model.judgement import (
 )
 from batch.model.manifest import Manifest
 from batch.model.parquet import zstd_parquet
-from batch.model.plan import DataOptions, plan_epoch
+from batch.model.plan import DataOptions
 from batch.model.reader import FaceReader
 from batch.model.records import FaceIndex, Split
 from batch.model.scan import PREDICTIONS
+from batch.model.sheet import SHEET, augmented_sheet
+from batch.model.slices import CLIP_QUALITY, Slices, clip_quality
 from batch.shards.runfile import RunFile
-from batch.storage.base import Storage
+from batch.storage.base import MissingObjectError, Storage
 from jobs.console import begun
 from jobs.fitting import Trained
 from jobs.quiet import import_keras
@@ -37,8 +40,10 @@ if TYPE_CHECKING:
     from batch.model.bundle import Bundle
 
 BUNDLE = "bundle/"
-SHEET = "augmented.png"
-_SHEET_FACES = 32
+_NO_FAKES = (
+    "The data has no fakes for {name}: these are self-blended ones, made of its real faces. Figures say how well such "
+    "fakes are told, and nothing of any other kind."
+)
 
 
 @begun()
@@ -64,7 +69,15 @@ def conclude(
     raw = {name: predictions_table(index, scores, NO_CALIBRATION, **columns) for name, scores in trained.scores.items()}
     judgement = fit_judgement(raw[Split.VALIDATION])
     tables = {name: recalibrated(table, judgement.calibration) for name, table in raw.items()}
-    evaluations = {name: judged(table, name, judgement, prevalence) for name, table in tables.items()}
+    quality = clip_quality(index)
+    evaluations = {}
+    for name, table in tables.items():
+        slices = {CLIP_QUALITY: [quality[row] for row in trained.scores[name].rows.tolist()]}
+        evaluations[name] = judged(table, name, judgement, prevalence, slices)
+    for name, scores in trained.scores.items():
+        if scores.made is not None:
+            notes = (*evaluations[name].notes, _NO_FAKES.format(name=name))
+            evaluations[name] = replace(evaluations[name], notes=notes)
     output.put(PREDICTIONS, zstd_parquet(pa.concat_tables(tables.values())))
     bundle = _save(output, index, prepared, trained, run, judgement, evaluations)
     mistakes = worst_mistakes(tables[Split.TEST], threshold=judgement.thresholds.half)
@@ -100,14 +113,15 @@ def conclude(
     }
 
 
-def judged(table: pa.Table, name: str, judgement: Judgement, prevalence: float) -> Evaluation:
-    """The evaluation of calibrated predictions."""
+def judged(table: pa.Table, name: str, judgement: Judgement, prevalence: float, slices: Slices) -> Evaluation:
+    """The evaluation of calibrated predictions; `slices` have a value for each of them."""
     return evaluate_predictions(
         table,
         name=name,
         aggregation=judgement.aggregation,
         thresholds=judgement.thresholds,
         options=EvaluationOptions(prevalence=prevalence),
+        groups=slices,
     )
 
 
@@ -153,19 +167,11 @@ def _save(
 
 
 def _sheet(output: Storage, index: FaceIndex, prepared: Prepared, data: DataOptions) -> bytes:
-    """Faces as the network met them in its first epoch; written to OUTPUT."""
-    from batch.model.augment import apply, contact_sheet
-
-    plan = plan_epoch(index, prepared.split.rows(Split.TRAIN), data, 1)
-    found: list[npt.NDArray[np.float32]] = []
-    with FaceReader(index, data) as reader:
-        for batch in reader.batches(plan, 1, training=True):
-            used = batch.weights > 0
-            images, draws = batch.images[used], batch.draws[used]
-            pixels = images if data.augment == "none" else apply(images, draws, data.augment)
-            found.append(np.asarray(pixels, np.float32))
-            if sum(map(len, found)) >= _SHEET_FACES:
-                break
-    sheet = contact_sheet(np.concatenate(found)[:_SHEET_FACES])
-    output.put(SHEET, sheet)
-    return sheet
+    """The one that training wrote; a new one where it was taken away."""
+    try:
+        return output.read(SHEET)
+    except MissingObjectError:
+        with FaceReader(index, data) as reader:
+            sheet = augmented_sheet(reader, index, prepared.split.rows(Split.TRAIN), data)
+        output.put(SHEET, sheet)
+        return sheet

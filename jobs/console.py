@@ -13,7 +13,7 @@ T = TypeVar("T")
 EXIT_CODES = """\
 Exit codes: 0 the accounting closes (with faults within --max-faults); 1 failed; 2 wrong usage, bad input or missing
 permission, found before any task started; 3 faults are left and --strict was given; 4 scores drift and --strict was
-given (score alone); 130 interrupted."""
+given (score alone, and before 3); 130 interrupted."""
 
 
 class Exit(IntEnum):

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import tyro
 
 from batch.faces.options import digest_of
@@ -20,10 +21,12 @@ from batch.model.fit.engine import use_backend
 from batch.model.groups import group_faces
 from batch.model.index import load_index, unfinished
 from batch.model.judgement import Judgement, predictions_table, worst_mistakes
+from batch.model.near_duplicates import find_duplicates
 from batch.model.parquet import zstd_parquet
 from batch.model.records import FaceIndex, Scores
 from batch.model.scan import PREDICTIONS
-from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
+from batch.model.slices import CLIP_QUALITY, Slices, clip_quality, read_slices
+from batch.shards.runfile import RunFile, check_claim, claim_output, installed_versions, refuse_nested
 from batch.shards.summary import SUMMARY
 from batch.storage.base import Storage
 from batch.storage.open import open_storage
@@ -51,6 +54,9 @@ class EvaluateOptions:
     """Folder or s3://bucket/prefix for predictions, page and summary: empty, or made by this command."""
     allow_seen: bool = False
     """Evaluate although the model has seen some of these faces, or of their sources; the page then says so."""
+    slices: Annotated[str | None, shown("FILE", "none")] = None
+    """CSV or Parquet with a column uri and a column for each way to group clips, such as method or platform: the page
+    then has figures of each group. A uri may be shortened to its end, such as a clip's key under INPUT."""
     prevalence: float = 0.01
     """Share of fakes in the world for which the page states the precision."""
     backend: Literal["tensorflow", "jax"] = "tensorflow"
@@ -71,8 +77,19 @@ class EvaluateOptions:
             raise ValueError(f"got {got}, expected BUNDLE FACES...: a bundle, then one or more outputs of preprocess")
         if not 0 < self.prevalence < 1:
             raise ValueError(f"prevalence: got {self.prevalence}, expected a share between 0 and 1")
+        if self.slices is not None and not self.slices.lower().endswith((".csv", ".parquet")):
+            raise ValueError(f"slices: got {self.slices}, expected a .csv or .parquet file")
         if self.gpus_per_worker < 0:
             raise ValueError(f"GPUs: got {self.gpus_per_worker} a worker, expected 0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Looked:
+    """What a look at the crops tells of the data."""
+
+    seen: Overlap
+    groups: pa.Array
+    """Of each face of the index: clips that hang together, copies under other names included."""
 
 
 def evaluate(options: EvaluateOptions) -> Exit:
@@ -86,26 +103,38 @@ def evaluate(options: EvaluateOptions) -> Exit:
     sinks = [open_storage(place, s3) for place in options.places[1:]]
     index = load_index(sinks)
     _check_crops(bundle, index)
+    labelled = np.flatnonzero(index.labels >= 0)
+    if not len(labelled):
+        raise ValueError(f"{', '.join(sink.root for sink in sinks)}: no face has a label, expected some to judge by")
+    slices = _slices(options, index, s3)
     for line in unfinished(sinks):
         say(line)
-    output = _claimed(options, sinks, bundle, index, s3)
+    run = _run(options, sinks, bundle, index, slices)
+    output = _output(options, [*sinks, bundle.sink], run, s3)
     with ray_session(options.address, None) as ray:
         places = {f"faces {number}": sink for number, sink in enumerate(sinks, 1)}
-        check_seen_by_all(ray, {**places, "bundle": bundle.sink}, output)
+        check_seen_by_all(ray, {**places, "bundle": bundle.sink}, None)
         with begun():
-            seen = _seen(ray, bundle, index)
-        if len(seen.rows) and not options.allow_seen:
-            raise ValueError(f"{seen}; such figures say nothing of new data: expected other data, or --allow-seen")
-        labelled = np.flatnonzero(index.labels >= 0)
-        if not len(labelled):
+            looked = _look(ray, bundle, index)
+        if len(looked.seen.rows) and not options.allow_seen:
             raise ValueError(
-                f"{', '.join(sink.root for sink in sinks)}: no face has a label, expected some to judge by"
+                f"{looked.seen}; such figures say nothing of new data: expected other data, or --allow-seen"
             )
+        if output is not None:
+            claim_output(output, run)
         with begun():
             scores = predict(ray, bundle, index, labelled, backend=options.backend, gpus=options.gpus_per_worker)
     with begun():
-        _tell(options, output, bundle, index, scores, seen)
+        _tell(options, output, bundle, index, scores, looked, slices)
     return Exit.OK
+
+
+def _slices(options: EvaluateOptions, index: FaceIndex, s3: S3Options) -> Slices:
+    given: Slices = {}
+    if options.slices is not None:
+        place, _, name = options.slices.rpartition("/")
+        given = read_slices(open_storage(place or ("/" if "/" in options.slices else "."), s3), name, index)
+    return {CLIP_QUALITY: clip_quality(index), **given}
 
 
 def _check_crops(bundle: Bundle, index: FaceIndex) -> None:
@@ -119,40 +148,59 @@ def _check_crops(bundle: Bundle, index: FaceIndex) -> None:
         raise ValueError(f"faces were cropped with other options than {bundle.uri} asks for: {'; '.join(unlike)}")
 
 
-def _claimed(
-    options: EvaluateOptions, sinks: Sequence[Storage], bundle: Bundle, index: FaceIndex, s3: S3Options
-) -> Storage | None:
-    if not options.output:
-        return None
-    output = open_storage(options.output, s3)
-    for sink in [*sinks, bundle.sink]:
-        refuse_nested(sink, output)
+def _run(
+    options: EvaluateOptions, sinks: Sequence[Storage], bundle: Bundle, index: FaceIndex, slices: Slices
+) -> RunFile:
     shaping: dict[str, Any] = {
         "bundle": bundle.digest,
         "data_digest": index.digest,
         "prevalence": options.prevalence,
         "pictures": not options.no_pictures,
     }
+    if options.slices is not None:
+        shaping["slices"] = digest_of({kind: list(values) for kind, values in slices.items()})
     source = " ".join(sink.root for sink in sinks)
-    claim_output(output, RunFile(kind="evaluate", input=source, shaping=shaping, versions=installed_versions()))
+    return RunFile(kind="evaluate", input=source, shaping=shaping, versions=installed_versions())
+
+
+def _output(options: EvaluateOptions, inputs: Sequence[Storage], run: RunFile, s3: S3Options) -> Storage | None:
+    """OUTPUT, looked at and not claimed yet: nothing is left in it where the data are refused."""
+    if not options.output:
+        return None
+    output = open_storage(options.output, s3)
+    for each in inputs:
+        refuse_nested(each, output)
+    check_claim(output, run)
     return output
 
 
-def _seen(ray: Any, bundle: Bundle, index: FaceIndex) -> Overlap:
-    """What the model has seen of these faces, by name and by picture."""
+def _look(ray: Any, bundle: Bundle, index: FaceIndex) -> _Looked:
+    """Compares all crops with those that the model was trained on, and with each other."""
     fingerprint = Fingerprint.from_parquet(bundle.read(FINGERPRINT))
     say(f"comparing {index.table.num_rows} faces with those that the model was trained on")
-    return overlap(fingerprint, index, look_at_faces(ray, index))
+    looks = look_at_faces(ray, index)
+    duplicates = find_duplicates(index, looks)
+    return _Looked(
+        seen=overlap(fingerprint, index, looks, duplicates),
+        groups=group_faces(index, pairs=duplicates).of_faces(),
+    )
 
 
 def _tell(
-    options: EvaluateOptions, output: Storage | None, bundle: Bundle, index: FaceIndex, scores: Scores, seen: Overlap
+    options: EvaluateOptions,
+    output: Storage | None,
+    bundle: Bundle,
+    index: FaceIndex,
+    scores: Scores,
+    looked: _Looked,
+    slices: Slices,
 ) -> None:
     """Judges, prints, and writes where there is a place to."""
-    groups = group_faces(index).of_faces()
-    table = predictions_table(index, scores, bundle.calibration, groups=groups)
+    seen = looked.seen
+    table = predictions_table(index, scores, bundle.calibration, groups=looked.groups)
     judgement = Judgement(calibration=bundle.calibration, aggregation=bundle.aggregation, thresholds=bundle.thresholds)
-    evaluation = judged(table, "evaluated", judgement, options.prevalence)
+    mine = {kind: [values[row] for row in scores.rows.tolist()] for kind, values in slices.items()}
+    evaluation = judged(table, "evaluated", judgement, options.prevalence, mine)
     print(figures_line("evaluated", evaluation.headline()["videos"]))
     warning = f"The model has seen some of this data: {seen}." if len(seen.rows) else ""
     if warning:

@@ -7,25 +7,24 @@ last one; a driver that died goes on from it when the same command runs again.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from batch.model.fit.options import FitOptions
 from batch.model.index import load_index
 from batch.model.network import NetworkOptions
-from batch.model.plan import DataOptions
+from batch.model.plan import DataOptions, Rows
 from batch.model.records import EpochRecord, Scores, Split
 from batch.model.split import SPLITS, SplitTable
 from batch.storage.base import Storage
+from jobs.board import Told, open_board
 from jobs.predict import keras_environment
 
 CHECKPOINTS = "checkpoints"
 JUDGED = (Split.VALIDATION, Split.TEST)
-_POLL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +40,9 @@ class Work:
     fit: FitOptions
     judged: tuple[Split, ...] = JUDGED
     """Splits that the best epoch's network scores at the end."""
+    sheet: bool = False
+    """Whether a sheet of augmented faces is written to OUTPUT, with the first step: in time to stop a run that is
+    shown the wrong ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +77,8 @@ class Trained:
     """As TensorFlow or JAX calls it."""
 
 
-Told = EpochRecord | Any
-"""An `EpochRecord` or a `StepReport`."""
+class LostWorkersError(RuntimeError):
+    """Workers were lost, or failed, more often than a run allows: started again, it may yet get further."""
 
 
 def train_on_ray(ray: Any, work: Work, placement: Placement, tell: Callable[[Told], None]) -> Trained:
@@ -89,13 +91,13 @@ def train_on_ray(ray: Any, work: Work, placement: Placement, tell: Callable[[Tol
 
     # Which classes these are depends on the version of Ray Train: its stubs know the old one alone.
     settings: Any = ray.train
-    with _board(ray, tell) as board:
+    with open_board(ray, tell) as board:
         environment = keras_environment(work.fit.backend, placement.gpus)
         if not placement.gpus:
             environment["OMP_NUM_THREADS"] = str(placement.cpus)
         trainer = _trainer(work.fit.backend)(
             _train,
-            train_loop_config={"work": work, "board": board},
+            train_loop_config={"work": work, "board": board.actor},
             scaling_config=settings.ScalingConfig(
                 num_workers=placement.workers,
                 use_gpu=placement.gpus > 0,
@@ -114,9 +116,10 @@ def train_on_ray(ray: Any, work: Work, placement: Placement, tell: Callable[[Tol
         try:
             trained: Trained | None = trainer.fit().return_value
         except ray.train.TrainingFailedError as error:
-            raise RuntimeError(ray.get(board.failed.remote()) or _cause(error)) from error
+            why = board.why_failed()
+            raise (RuntimeError(why) if why else LostWorkersError(_cause(error))) from error
         if trained is None:
-            raise RuntimeError(ray.get(board.failed.remote()) or "training ended without a model")
+            raise RuntimeError(board.why_failed() or "training ended without a model")
     return trained
 
 
@@ -185,6 +188,7 @@ def _fit(work: Work, board: Any) -> Trained | None:
     from batch.model.fit.loop import Hooks, fit
     from batch.model.landmarks import read_landmarks
     from batch.model.reader import FaceReader
+    from batch.model.sheet import SHEET, augmented_sheet
 
     index = load_index(work.sinks)
     if index.digest != work.data_digest:
@@ -197,8 +201,14 @@ def _fit(work: Work, board: Any) -> Trained | None:
     ):
         feed = ReaderFeed(reader, index, split.rows(Split.TRAIN), split.rows(Split.VALIDATION), work.data)
         augment = augmentation(work.data.augment)
-        result = fit(work.network, feed, work.fit, hooks=_hooks(board, rank, Hooks), restore=folder, augment=augment)
-        scores = {str(name): result.score(feed.scan(split.rows(name))).scores for name in work.judged}
+
+        def write_sheet() -> None:
+            if work.sheet and not rank and not work.output.exists(SHEET):
+                work.output.put(SHEET, augmented_sheet(reader, index, split.rows(Split.TRAIN), work.data))
+
+        hooks = _hooks(board, rank, Hooks, write_sheet)
+        result = fit(work.network, feed, work.fit, hooks=hooks, restore=folder, augment=augment)
+        scores = {str(name): _scored(result, feed, split.rows(name)) for name in work.judged}
     if rank:
         return None
     return Trained(
@@ -208,6 +218,13 @@ def _fit(work: Work, board: Any) -> Trained | None:
         scores=scores,
         device=device_name(work.fit.backend),
     )
+
+
+def _scored(result: Any, feed: Any, rows: Rows) -> Scores:
+    """Of a split's faces (collective). Of those that the feed makes fakes of, label 1 tells the fake from its face."""
+    found = result.score(feed.scan(rows))
+    scores: Scores = replace(found.scores, made=found.labels == 1) if feed.lacks_fakes(rows) else found.scores
+    return scores
 
 
 def use_threads(backend: str) -> None:
@@ -222,9 +239,21 @@ def use_threads(backend: str) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(cores)
 
 
-def _hooks(board: Any, rank: int, hooks: Any) -> Any:
-    """Steps and epochs go to the driver's board from the first worker; checkpoints to Ray Train from all."""
+def _hooks(board: Any, rank: int, hooks: Any, begun: Callable[[], None]) -> Any:
+    """Steps and epochs go to the driver's board from the first worker; checkpoints to Ray Train from all.
+
+    `begun` is called with the first step.
+    """
     import ray.train
+
+    steps = 0
+
+    def on_step(report: Told) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 1:
+            begun()
+        tell(report)
 
     def tell(told: Told) -> None:
         if not rank:
@@ -235,7 +264,7 @@ def _hooks(board: Any, rank: int, hooks: Any) -> Any:
         metrics = {} if record is None else {"epoch": record.epoch, "loss": record.loss, **record.validation}
         ray.train.report(metrics, checkpoint=checkpoint)
 
-    return hooks(on_step=tell, on_epoch=tell, on_checkpoint=on_checkpoint)
+    return hooks(on_step=on_step, on_epoch=tell, on_checkpoint=on_checkpoint)
 
 
 @contextmanager
@@ -260,51 +289,3 @@ def device_name(backend: str) -> str:
     if not found:
         return f"CPU, {os.cpu_count()} cores"
     return str(tf.config.experimental.get_device_details(found[0]).get("device_name", "GPU"))
-
-
-class _Board:
-    """An actor to which workers pin what happened, and from which the driver takes it."""
-
-    def __init__(self) -> None:
-        self._held: list[Told] = []
-        self._failed = ""
-
-    def fail(self, why: str) -> None:
-        self._failed = self._failed or why
-
-    def failed(self) -> str:
-        return self._failed
-
-    def put(self, told: Told) -> None:
-        self._held.append(told)
-
-    def take(self) -> list[Told]:
-        taken, self._held = self._held, []
-        return taken
-
-
-@contextmanager
-def _board(ray: Any, tell: Callable[[Told], None]) -> Iterator[Any]:
-    """A board whose news are told in a thread of this process while the block runs, the last of them included."""
-    board = ray.remote(num_cpus=0)(_Board).remote()
-    done = threading.Event()
-
-    def pump() -> None:
-        while True:
-            last = done.wait(_POLL_S)
-            try:
-                news = ray.get(board.take.remote())
-            except ray.exceptions.RayError:
-                return
-            for told in news:
-                tell(told)
-            if last:
-                return
-
-    thread = threading.Thread(target=pump, daemon=True)
-    thread.start()
-    try:
-        yield board
-    finally:
-        done.set()
-        thread.join()

@@ -53,6 +53,8 @@ def open_faces(options: TrainOptions, kind: str) -> OpenFaces:
     run = RunFile(kind=kind, input=source, shaping=shaping, versions=installed_versions())
     if options.split != "identity":
         # Whether there is enough of everything shows before a cluster is started.
-        make_split(index, options.split_options())
+        # Trials score the splits by features that are computed beforehand, of the faces alone.
+        needs_fakes = kind != "train" or options.synthetic == "none"
+        make_split(index, options.split_options(), needs_fakes=needs_fakes)
     claim_output(output, run)
     return OpenFaces(sinks=sinks, output=output, index=index, run=run)

@@ -50,7 +50,7 @@ class PreprocessPlan:
 
     def __post_init__(self) -> None:
         """Refuses numbers that cannot be."""
-        _refuse_none(sample=(self.sample,), videos=(self.videos or 1,), nodes=self.nodes)
+        _refuse_none(sample=(self.sample,), videos=(self.videos,), nodes=self.nodes)
 
     def preprocess(self) -> PreprocessOptions:
         """The job that is planned for; its OUTPUT does not matter here."""
@@ -79,7 +79,7 @@ class TrainPlan(TrainOptions):
         if not self.places:
             raise ValueError("got no FACES, expected outputs of `fakesift preprocess`, one or more")
         TrainOptions.check(replace(self, places=(*self.places, "output")))
-        _refuse_none(sample=(self.sample,), all_faces=(self.all_faces or 1,))
+        _refuse_none(sample=(self.sample,), all_faces=(self.all_faces,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ class ScorePlan:
         if len(self.places) < 2:
             got = " ".join(self.places) or "nothing"
             raise ValueError(f"got {got}, expected BUNDLE INPUT...: a bundle, then one place of items or more")
-        one = {"sample": self.sample, "items": self.items or 1, "frames": self.frames, "batch_size": self.batch_size}
+        one = {"sample": self.sample, "items": self.items, "frames": self.frames, "batch_size": self.batch_size}
         _refuse_none(nodes=self.nodes, **{name: (value,) for name, value in one.items()})
 
     def scoring(self, faces: FaceOptions) -> ScoringOptions:
@@ -126,7 +126,8 @@ class ScorePlan:
         return ScoringOptions(faces=replace(faces, frames=self.frames, faces="all"), precision=self.precision)
 
 
-def _refuse_none(**values: tuple[int, ...]) -> None:
+def _refuse_none(**values: tuple[int | None, ...]) -> None:
+    """None itself is an option that was left out."""
     for name, numbers in values.items():
-        if not numbers or min(numbers) < 1:
+        if not numbers or any(number is not None and number < 1 for number in numbers):
             raise ValueError(f"{name.replace('_', ' ')}: got {numbers}, expected 1 or more")

@@ -37,7 +37,8 @@ def plan_preprocess(options: PreprocessPlan) -> Exit:
     say(f"looking at {len(sample)} of {counted.videos} videos in {source.root}")
     extractor = Extractor(source=source, options=faces)
     sampled = on_cluster(options.address, {"input": source}, lambda cluster: cluster.measured(_look, extractor, sample))
-    _print(prices, sampled, size(sampled, options.videos or counted.videos), counted, options.nodes)
+    videos = counted.videos if options.videos is None else options.videos
+    _print(prices, sampled, size(sampled, videos), counted, options.nodes)
     return Exit.OK
 
 

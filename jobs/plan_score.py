@@ -86,7 +86,8 @@ def plan_score(options: ScorePlan) -> Exit:
     places = {"bundle": bundle.sink, **{f"input {number}": each for number, each in enumerate(inputs, 1)}}
     sample, model = on_cluster(options.address, places, lambda cluster: _measured(options, cluster, bundle, look))
     _print_measured(sample, model, listed, options)
-    _print_computed(prices, size_scoring(sample, model, options.items or listed.items, listed.items), options.nodes)
+    new = listed.items if options.items is None else options.items
+    _print_computed(prices, size_scoring(sample, model, new, listed.items), options.nodes)
     return Exit.OK
 
 
@@ -129,15 +130,17 @@ def _look(look: _Look) -> tuple[ItemSample, npt.NDArray[np.uint8]]:
 
 def _time_model(work: _Model) -> ModelSample:
     options, cpus = work.options, work.cpus
+    # OpenVINO rounds up to a share for each thread: less than that would leave threads idle.
+    batch_size = options.batch_size if work.runtime == "keras" else -(-options.batch_size // cpus) * cpus
 
     def load() -> tuple[BatchPredictor, bool, str]:
         import_keras()
         made = work.bundle.predictor(
-            batch_size=options.batch_size, precision=options.precision, runtime=work.runtime, threads=cpus
+            batch_size=batch_size, precision=options.precision, runtime=work.runtime, threads=cpus
         )
         return made, *_device(cpus)
 
-    return measure_model(load, work.crops, batch_size=options.batch_size, cpus=cpus)
+    return measure_model(load, work.crops, batch_size=batch_size, cpus=cpus)
 
 
 def _device(cpus: int) -> tuple[bool, str]:

@@ -28,6 +28,11 @@ from jobs.quiet import import_keras
 
 _SHARD_BYTES = 5e6
 """The least that a shard of a large corpus has."""
+# What a run writes, in objects: at an epoch's end the five of a checkpoint with Ray's list of them, history and events;
+# at its own end splits, fingerprints, predictions, pages and the bundle. Arrow sends more than 10 MB in parts.
+_EPOCH_PUTS = 8
+_END_PUTS = 12
+_PART_BYTES = 10e6
 _STAGES = {"head": "head", "whole": "network"}
 
 
@@ -59,7 +64,7 @@ def plan_train(options: TrainPlan) -> Exit:
     say(f"training on {here.train_real} real and {here.train_fake} fake faces, a few steps; nothing is kept")
     places = {f"faces {number}": sink for number, sink in enumerate(sinks, 1)}
     sample, cpus = on_cluster(options.address, places, lambda cluster: _measured(options, cluster, index, rows))
-    counts = here.scaled(options.all_faces or here.all)
+    counts = here.scaled(here.all if options.all_faces is None else options.all_faces)
     placed = place_workers(options, node, cpus)
     scale = counts.all / here.all
     shard_bytes = scale * sum(shard.size_bytes for shard in index.shards)
@@ -75,9 +80,10 @@ def plan_train(options: TrainPlan) -> Exit:
         # A small corpus has small shards, and of a large one nobody would have so many.
         shards=max(len(index.shards), min(scale * len(index.shards), shard_bytes / _SHARD_BYTES)),
     )
+    puts = put_requests(sizing, sample.state_bytes)
     _print_measured(sample, options.workers)
-    _print_computed(options, counts, sizing)
-    _print_hours(options, prices, placed, sizing)
+    _print_computed(options, counts, sizing, puts)
+    _print_hours(options, prices, placed, sizing, puts)
     return Exit.OK
 
 
@@ -98,6 +104,12 @@ def counts_of(index: FaceIndex, split: SplitTable) -> FaceCounts:
         validation=sum(counts[Split.VALIDATION].values()),
         test=sum(counts[Split.TEST].values()),
     )
+
+
+def put_requests(sizing: TrainSizing, state_bytes: int) -> float:
+    """Requests that write: every epoch leaves a checkpoint of `state_bytes`."""
+    epochs = sizing.checkpoint_bytes / state_bytes
+    return epochs * _EPOCH_PUTS + sizing.checkpoint_bytes / _PART_BYTES + _END_PUTS
 
 
 def place_workers(options: TrainPlan, node: Node, cpus: int) -> _Placed:
@@ -170,7 +182,7 @@ def _pace(rate: Rate) -> str:
     return f"{rate.faces_per_s:.1f} images/s, +- {2 * rate.error:.1f}"
 
 
-def _print_computed(options: TrainPlan, counts: FaceCounts, sizing: TrainSizing) -> None:
+def _print_computed(options: TrainPlan, counts: FaceCounts, sizing: TrainSizing, puts: float) -> None:
     data = options.data_options()
     print(f"computed, for {counts.all} faces")
     print(f"  an epoch        {sizing.epoch_faces} faces in {math.ceil(sizing.epoch_faces / data.batch_size)} steps")
@@ -181,13 +193,14 @@ def _print_computed(options: TrainPlan, counts: FaceCounts, sizing: TrainSizing)
     print(f"  read            {decimal(int(sizing.bytes_read))} in {sizing.get_requests:.0f} requests")
     written = decimal(int(sizing.checkpoint_bytes))
     print(f"  checkpoints     {written} written, the last {options.keep_checkpoints} stay")
+    print(f"  written         {puts:.0f} requests")
 
 
-def _print_hours(options: TrainPlan, prices: Prices, placed: _Placed, sizing: TrainSizing) -> None:
+def _print_hours(options: TrainPlan, prices: Prices, placed: _Placed, sizing: TrainSizing, puts: float) -> None:
     look_hours = sizing.look_cpu_hours / (placed.all_cpus * EFFICIENCY)
     parts = {"near-duplicates": look_hours, **sizing.hours}
     hours = look_hours + sizing.total_hours
-    cost = prices.cost(placed.node, placed.nodes, hours, gets=sizing.get_requests, puts=0)
+    cost = prices.cost(placed.node, placed.nodes, hours, gets=sizing.get_requests, puts=puts)
     held = f"{placed.cpus} CPUs" + (f" and {options.gpus_per_worker:g} GPUs" if options.gpus_per_worker else "")
     print(f"by {placed.node.name}, for {options.workers} workers with {held}, each as fast as the one measured")
     for name, spent in parts.items():

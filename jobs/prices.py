@@ -9,7 +9,7 @@ from typing import Any
 
 PRICES = Path(__file__).parents[1] / "cluster" / "prices.yaml"
 EFFICIENCY = 0.9
-"""`tests/benchmarks/scale.py`: two workers on 2 cores do 1.8 times the work of one."""
+"""`tests/benchmarks/scale.py`: two workers on 2 cores do 1.87 times the work of one; rounded down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

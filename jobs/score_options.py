@@ -59,7 +59,9 @@ class ScoreOptions:
     extract_workers: Annotated[int | None, shown("N", "one a CPU")] = None
     """Most extraction tasks at once."""
     score_actors: Annotated[int | None, shown("N", "one a GPU, or one a node")] = None
-    """Processes that hold the model."""
+    """Most processes that hold the model. They come as nodes join, those on GPUs whenever there are any."""
+    score_gpus: Annotated[int | None, shown("N", "those that are there or join")] = None
+    """GPUs to ask a cluster for that starts nodes as they are needed; CPUs score until they come."""
     batch_size: int = 32
     """Crops a call of the network."""
     s3_endpoint: Annotated[str | None, shown("URL", "AWS_ENDPOINT_URL")] = None
@@ -71,9 +73,9 @@ class ScoreOptions:
     clip_memory_mb: int = LimitOptions().clip_memory_mb
     """An item whose decoding takes more memory is a fault: out_of_memory."""
     strict: bool = False
-    """End with exit code 3 if this run met faults, and with 4 if it is unlike earlier ones."""
+    """End with exit code 4 if this run is unlike earlier ones, else with 3 if it met faults."""
     no_pictures: bool = False
-    """Keep faces and frames out of the page. Nothing else holds any, unless crops are kept."""
+    """Keep faces and frames out of the page, and so out of OUTPUT; not together with --keep-crops."""
 
     @property
     def bundle(self) -> str:
@@ -126,9 +128,13 @@ class ScoreOptions:
         self.limits()
         self.when()
         check_runtime(self.runtime)
-        counts = {"extract workers": self.extract_workers, "score actors": self.score_actors}
-        for name, value in {**counts, "batch size": self.batch_size}.items():
+        actors = {"score actors": self.score_actors, "score gpus": self.score_gpus}
+        for name, value in {"extract workers": self.extract_workers, **actors, "batch size": self.batch_size}.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name}: got {value}, expected 1 or more")
+        if self.score_gpus is not None and self.runtime == "openvino":
+            raise ValueError("score gpus: got them with --runtime openvino, which uses none; expected one of the two")
+        if self.no_pictures and self.keep_crops:
+            raise ValueError("no pictures: got it with --keep-crops, which writes faces; expected one of the two")
         if self.budget_minutes is not None and self.budget_minutes <= 0:
             raise ValueError(f"budget minutes: got {self.budget_minutes}, expected more than 0")

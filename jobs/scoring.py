@@ -10,59 +10,27 @@ through the driver, and end with a commit of their own.
 from __future__ import annotations
 
 import logging
-import os
 import pickle
-import threading
-import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from batch.faces.isolate import IsolatedExtractor, LimitOptions
+from batch.faces.isolate import IsolatedExtractor
 from batch.model.bundle import Bundle
-from batch.model.golden import Precision, Runtime
 from batch.scoring.kept import recall
-from batch.scoring.look import MediaExtractor, look, videos_of
+from batch.scoring.look import look, videos_of
 from batch.scoring.records import Looked, ScoreUnit
-from batch.scoring.tables import Recipe, unit_tables
 from batch.scoring.units import make_unit
-from batch.scoring.write import UnitReport, write_unit
-from batch.storage.base import AccessError, Storage
+from batch.scoring.write import UnitReport
+from batch.storage.base import AccessError
 from jobs.fanout import plain_errors
-from jobs.runtime import runtime_environment
-from jobs.session import alive_nodes
+from jobs.scorer import HELD_AN_ACTOR, LOOK_AGAIN_S, RETRIES, Actor, Actors, PoolOptions, Shared
 from jobs.worklog import unit_log
 
-if TYPE_CHECKING:
-    from batch.model.predictor import BatchPredictor
-
-_HELD_AN_ACTOR = 3
-"""Units that an actor is given at once: one is computed while the next one's crops arrive and the last one's are put
-away."""
-_RETRIES = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolOptions:
-    """How much runs at once."""
-
-    extract_workers: int | None = None
-    score_actors: int | None = None
-    batch_size: int = 32
-    precision: Precision = "float32"
-    runtime: Runtime = "keras"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
-    """What every task needs; stored once."""
-
-    extractor: MediaExtractor
-    limits: LimitOptions
-    sink: Storage
-    recipe: Recipe
+_ASKED_OF_NO_NODE = 4
+"""Units that a cluster without a node is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,56 +49,6 @@ class Refused:
 
     inputs: dict[int, str] = field(default_factory=dict)
     items: int = 0
-
-
-class Scorer:
-    """The model, resident in one process. Several threads may call it; the network itself takes turns."""
-
-    def __init__(self, bundle: Bundle, shared: Shared, options: PoolOptions) -> None:
-        """Loads nothing yet, so that what is wrong with the bundle is told by `load`."""
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        self._bundle, self._shared, self._options = bundle, shared, options
-        self._predictor: BatchPredictor | None = None
-        self._turn = threading.Lock()
-
-    def load(self) -> None:
-        """Loads the network and checks its golden inputs.
-
-        Raises:
-            RuntimeError: for a file that is damaged, scores that drift from the stored ones, or other crops.
-        """
-        with self._turn:
-            if self._predictor is not None:
-                return
-            try:
-                made = self._bundle.predictor(
-                    batch_size=self._options.batch_size,
-                    precision=self._options.precision,
-                    runtime=self._options.runtime,
-                    threads=int(os.environ.get("OMP_NUM_THREADS", "0")) or None,
-                )
-            except (ValueError, ImportError) as error:
-                raise RuntimeError(f"stopped: {error}") from error
-            crop = self._bundle.face_options.crop.crop_size
-            if made.side != crop:
-                raise RuntimeError(
-                    f"stopped: {self._bundle.uri}: a network for crops of {made.side} px, and crops of {crop} px"
-                )
-            self._predictor = made
-
-    def score(self, looked: Looked, unit: ScoreUnit) -> UnitReport:
-        """Scores and commits a unit."""
-        self.load()
-        assert self._predictor is not None, "loaded a line before"
-        with self._turn:
-            start = time.perf_counter()
-            logits = self._predictor(looked.crops)
-            seconds = {"predict": time.perf_counter() - start}
-        tables = unit_tables(unit, looked, logits, self._shared.recipe)
-        with unit_log(unit.id, "unit scored", faces=len(looked.crops)) as log:
-            report = write_unit(self._shared.sink, unit, looked, tables, self._shared.recipe, seconds)
-            log.done("unit committed" if report.won else "unit was committed before")
-        return report
 
 
 def look_task(shared: Shared, unit: ScoreUnit) -> tuple[LookReport, Looked | None]:
@@ -164,25 +82,19 @@ class ScoringPool:
     """Extraction tasks and model actors of one run."""
 
     def __init__(self, ray: Any, bundle: Bundle, shared: Shared, options: PoolOptions) -> None:
-        """Starts the actors; they load beside the first extraction."""
+        """Starts the actors that have a node; the others come with theirs."""
         self._ray, self._options = ray, options
         self._salt = f"{shared.recipe.run} {shared.recipe.bundle} {shared.recipe.options}"
-        self._look = ray.remote(num_cpus=1, num_returns=2, max_retries=_RETRIES)(look_task)
+        self._look = ray.remote(num_cpus=1, num_returns=2, max_retries=RETRIES)(look_task)
         self._shared = ray.put(shared)
-        self._actors = [self._actor(bundle, shared, place) for place in _placements(ray, options)]
-        self._loading = [actor.load.remote() for actor in self._actors]
-        self._given: Counter[int] = Counter()
+        self.actors = Actors(ray, bundle, shared, options)
         self.refused = Refused()
-
-    @property
-    def actors(self) -> int:
-        """How many."""
-        return len(self._actors)
 
     def run(self, units: Iterable[ScoreUnit]) -> Iterator[UnitReport]:
         """Does the units and yields reports as they end, in any order. Units are taken only as fast as they end.
 
-        Units of an INPUT that refuses access are dropped and counted in `refused`.
+        Once: the actors end with it. Units of an INPUT that refuses access are dropped and counted in `refused`. On a
+        cluster without a node some are asked for all the same, since that is what an autoscaler starts nodes for.
 
         Raises:
             RuntimeError: where the bundle does not load, or its scores drift from the stored ones; where Ray gave up,
@@ -190,35 +102,42 @@ class ScoringPool:
         """
         stream = _Stream(units)
         looking: dict[Any, tuple[ScoreUnit, Any]] = {}
-        scoring: dict[Any, int] = {}
+        scoring: dict[Any, Actor] = {}
         try:
             while True:
+                self.actors.grow_at_times()
                 self._fill(stream, looking, scoring)
-                waiting = [*self._loading, *looking, *scoring]
                 if not looking and not scoring:
                     return
-                with plain_errors(self._ray):
-                    ready, _ = self._ray.wait(waiting, num_returns=1)
-                for reference in ready:
+                for reference in self._ready([*self.actors.loading, *looking, *scoring]):
                     if reference in looking:
                         self._hand_over(reference, looking, scoring, stream)
                     elif reference in scoring:
-                        self._given[scoring.pop(reference)] -= 1
-                        with plain_errors(self._ray):
-                            yield self._ray.get(reference)
+                        scoring.pop(reference).given -= 1
+                        yield self._get(reference)
                     else:
-                        self._loading.remove(reference)
-                        with plain_errors(self._ray):
-                            self._ray.get(reference)
+                        self._get(reference)
+                        self.actors.loading.pop(reference).is_loaded = True
         finally:
             for reference in looking:
                 self._ray.cancel(reference, force=True)
+            self.actors.stop()
+
+    def _ready(self, waiting: list[Any]) -> list[Any]:
+        """What has ended; nothing after a while, so that nodes which joined are seen."""
+        with plain_errors(self._ray):
+            ready, _ = self._ray.wait(waiting, num_returns=1, timeout=LOOK_AGAIN_S)
+        return list(ready)
+
+    def _get(self, reference: Any) -> Any:
+        with plain_errors(self._ray):
+            return self._ray.get(reference)
 
     def _fill(self, stream: _Stream, looking: dict[Any, Any], scoring: Mapping[Any, Any]) -> None:
         """Starts extraction while there is room: in flight and in front of the actors, a bounded number of units."""
-        cpus = int(self._ray.cluster_resources().get("CPU", 1))
-        window = self._options.extract_workers or cpus + max(1, cpus // 2)
-        room = _HELD_AN_ACTOR * len(self._actors)
+        cpus = self.actors.cpus
+        window = self._options.extract_workers or (cpus + max(1, cpus // 2) if cpus else _ASKED_OF_NO_NODE)
+        room = HELD_AN_ACTOR * max(1, len(self.actors.able))
         while len(looking) < window and len(scoring) < room:
             unit = stream.next(self.refused)
             if unit is None:
@@ -226,11 +145,10 @@ class ScoringPool:
             report, looked = self._look.remote(self._shared, unit)
             looking[report] = unit, looked
 
-    def _hand_over(self, reference: Any, looking: dict[Any, Any], scoring: dict[Any, Any], stream: _Stream) -> None:
+    def _hand_over(self, reference: Any, looking: dict[Any, Any], scoring: dict[Any, Actor], stream: _Stream) -> None:
         """Gives what was extracted to the actor with the least to do."""
         unit, looked = looking.pop(reference)
-        with plain_errors(self._ray):
-            told: LookReport = self._ray.get(reference)
+        told: LookReport = self._get(reference)
         if told.refused is not None:
             self.refused.inputs.setdefault(unit.input, told.refused)
             self.refused.items += len(unit.items)
@@ -238,17 +156,14 @@ class ScoringPool:
         if told.taken < len(unit.items):
             stream.put_back(make_unit(unit.items[told.taken :], self._salt))
             unit = make_unit(unit.items[: told.taken], self._salt)
-        actor = min(range(len(self._actors)), key=lambda number: self._given[number])
-        self._given[actor] += 1
-        scoring[self._actors[actor].score.remote(looked, unit)] = actor
-
-    def _actor(self, bundle: Bundle, shared: Shared, place: Mapping[str, Any]) -> Any:
-        # Restarts are what is bounded. Ray learns of a dead node after seconds, in which calls of its actor are refused
-        # and retried at once: five retries were used up before.
-        made = self._ray.remote(max_restarts=_RETRIES, max_task_retries=-1, max_concurrency=_HELD_AN_ACTOR, **place)(
-            Scorer
-        )
-        return made.remote(bundle, shared, self._options)
+        if not self.actors.able:
+            self.actors.grow()
+        if not self.actors.able:  # the node that looked at it is gone already, with what it saw
+            stream.put_back(unit)
+            return
+        actor = min(self.actors.able, key=lambda each: each.given)
+        actor.given, actor.units = actor.given + 1, actor.units + 1
+        scoring[actor.handle.score.remote(looked, unit)] = actor
 
 
 class _Stream:
@@ -269,41 +184,3 @@ class _Stream:
             if unit is None or unit.input not in refused.inputs:
                 return unit
             refused.items += len(unit.items)
-
-
-def gpu_count(ray: Any) -> int:
-    """Of the cluster."""
-    return int(ray.cluster_resources().get("GPU", 0))
-
-
-def _placements(ray: Any, options: PoolOptions) -> list[dict[str, Any]]:
-    """Where the actors go: one a GPU, or without any one a node.
-
-    On CPUs an actor asks for no CPU: its threads and the extraction beside it share the node by the operating system's
-    hand, which leaves no core idle whichever of the two has more to do.
-    """
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    wanted, environment = options.score_actors, runtime_environment(options.runtime)
-    gpus = gpu_count(ray)
-    if gpus and options.runtime == "keras":
-        return [{"num_gpus": 1, "num_cpus": 0}] * min(gpus, wanted or gpus)
-    nodes = [node for node in alive_nodes(ray) if node["Resources"].get("CPU", 0) > 0]
-    chosen = [nodes[number % len(nodes)] for number in range(wanted or len(nodes))]
-    return [
-        {
-            "num_cpus": 0,
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=True),
-            "runtime_env": {"env_vars": {**environment, **_threads(node, chosen.count(node))}},
-        }
-        for node in chosen
-    ]
-
-
-def _threads(node: Mapping[str, Any], sharing: int) -> dict[str, str]:
-    """As many threads for the network as the node has CPUs for each of its actors.
-
-    TensorFlow heeds `OMP_NUM_THREADS`, which is 1 for tasks: with it, Xception loads in 28 s instead of 5 and gives 5.4
-    crops/s instead of 11.6 on 2 cores.
-    """
-    return {"OMP_NUM_THREADS": str(max(1, int(node["Resources"]["CPU"]) // sharing))}

@@ -25,6 +25,7 @@ _CONNECT_S = 10.0
 _LOOK_EVERY_S = 1.0
 _VITAL = frozenset({"gcs_server", "raylet"})
 _SHOW_CURSOR = "\x1b[?25h"
+_ALLOW_OPEN = "FAKESIFT_ALLOW_OPEN_CLUSTER"
 
 
 @contextmanager
@@ -35,6 +36,7 @@ def ray_session(address: str | None, workers: int | None) -> Iterator[Any]:
 
     Raises:
         ConnectionError: if there is no cluster at `address`.
+        ValueError: if the one on another machine there is open to all.
         RuntimeError: if the embedded one does not start in time, as on a machine that is too busy.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -145,14 +147,37 @@ def _amounts(resources: Mapping[str, float]) -> str:
 
 
 def _check_reachable(address: str | None) -> None:
-    """Ray itself tries a dead address for minutes."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    """Ray itself tries a dead address for minutes, and joins a cluster that is open to all without a word.
+
+    `auto` is not asked: it stands for the cluster that this machine, or this very job, belongs to.
+    """
+    if address is not None and "://" in address:
+        raise ValueError(f"address: got {address!r}, expected auto, or host:port of a cluster that this machine is in")
+    host, _, port = (address or "").rpartition(":")
     if not (host and port.isdigit()):
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S) as connection:
+            here = connection.getpeername()[0] == connection.getsockname()[0]
     except OSError as error:
         raise ConnectionError(f"no Ray cluster at {address}: {error}") from error
+    if not here and not os.environ.get(_ALLOW_OPEN) and asks_no_token(str(address)):
+        raise ValueError(
+            f"{address} lets anybody run commands, on this machine too: it asks for no token. Start it with "
+            f"RAY_AUTH_MODE=token, or set {_ALLOW_OPEN}=1 if you know that nobody else reaches it"
+        )
+
+
+def asks_no_token(address: str) -> bool:
+    """Whether the Ray head at `host:port` answers one who shows no token."""
+    import grpc
+
+    with grpc.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),)) as channel:
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=_CONNECT_S)
+        except grpc.RpcError:
+            return False
+    return True
 
 
 def alive_nodes(ray: Any) -> list[dict[str, Any]]:

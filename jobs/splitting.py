@@ -27,20 +27,23 @@ class Prepared:
     """Of the faces that the model learns from (`fingerprint.Fingerprint` as Parquet)."""
 
 
-def prepare(ray: Any, options: SplitOptions, index: FaceIndex, output: Storage) -> Prepared:
+def prepare(
+    ray: Any, options: SplitOptions, index: FaceIndex, output: Storage, *, needs_fakes: bool = True
+) -> Prepared:
     """The split under OUTPUT, made if there is none; every crop is then read once and checked.
 
     Raises:
-        ValueError: for a damaged shard, a split without real or fake faces, or one that was made for other data.
+        ValueError: for a damaged shard, a split without real faces or, if it needs them, fake ones, or one that was
+            made for other data.
     """
     if not output.exists(SPLITS):
-        _make(ray, options, index, output)
+        _make(ray, options, index, output, needs_fakes=needs_fakes)
     split = SplitTable.from_parquet(output.read(SPLITS))
     split.check(index)
     return Prepared(split=split, fingerprint=output.read(FINGERPRINT))
 
 
-def _make(ray: Any, options: SplitOptions, index: FaceIndex, output: Storage) -> None:
+def _make(ray: Any, options: SplitOptions, index: FaceIndex, output: Storage, *, needs_fakes: bool) -> None:
     say(f"looking for near-duplicates among {index.table.num_rows} faces")
     looks = look_at_faces(ray, index)
     duplicates = find_duplicates(index, looks)
@@ -53,7 +56,7 @@ def _make(ray: Any, options: SplitOptions, index: FaceIndex, output: Storage) ->
         people = same_people(index, encode_people(ray, index, output, identity.faces_a_track), identity)
         largest = largest_group(index, group_faces(index, pairs=people))
         say(f"largest group: {largest.faces} faces ({largest.share:.1%}), as in {', '.join(largest.sources[:3])}")
-    split = make_split(index, options, duplicates=duplicates, people=people)
+    split = make_split(index, options, duplicates=duplicates, people=people, needs_fakes=needs_fakes)
     learnt_from = np.sort(np.concatenate([split.rows(Split.TRAIN), split.rows(Split.VALIDATION)]))
     fingerprint: Fingerprint = fingerprint_of(index, learnt_from, looks)
     # The split last: with it, the fingerprint is there too.

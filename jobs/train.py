@@ -11,19 +11,23 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from batch.model.fit.engine import use_backend
+from batch.model.plan import lacks_fakes
 from batch.model.records import FaceIndex, Split
 from batch.model.split import SplitTable
 from batch.shards.summary import SUMMARY
 from batch.storage.base import Storage
+from batch.storage.s3 import S3Options
 from jobs.conclude import conclude
 from jobs.console import EXIT_CODES, Exit, begun, guarded, parse, say
-from jobs.fitting import Placement, Trained, Work, train_on_ray
+from jobs.fitting import JUDGED, Placement, Trained, Work, train_on_ray
 from jobs.landmarks import keep_landmarks
 from jobs.open_faces import open_faces
 from jobs.quiet import import_keras
 from jobs.session import check_room, check_seen_by_all, ray_session
-from jobs.splitting import prepare
+from jobs.splitting import Prepared, prepare
 from jobs.train_config import with_config
 from jobs.train_options import TrainOptions
 from jobs.train_progress import figures_line, train_progress
@@ -32,6 +36,7 @@ from jobs.train_progress import figures_line, train_progress
 def train(options: TrainOptions) -> Exit:
     """Runs the job to its end. Raises `ValueError` or `AccessError` for what is wrong before any work starts."""
     options.check()
+    _check_blocks(options)
     faces = open_faces(options, "train")
     output = faces.output
     if output.exists(SUMMARY):
@@ -45,16 +50,40 @@ def train(options: TrainOptions) -> Exit:
         cpus, gpus = options.cpus_per_worker or 1, options.gpus_per_worker
         check_room(ray, workers=options.workers, cpus=cpus, gpus=gpus, can_grow=options.address is not None)
         with begun():
-            prepared = prepare(ray, options.split_options(), index, output)
-            print_counts(prepared.split)
-            if options.synthetic == "self-blended":
-                keep_landmarks(ray, index, prepared.split.rows(Split.TRAIN), output)
+            prepared = _prepare(ray, options, index, output)
             trained = _fit(ray, options, sinks, output, index)
     data, pictures = options.data_options(), not options.no_pictures
     summary = conclude(output, index, prepared, trained, run, data, prevalence=options.prevalence, pictures=pictures)
     with begun():
         output.put(SUMMARY, json.dumps(summary, indent=1).encode())
         return _tell(output)
+
+
+def _prepare(ray: Any, options: TrainOptions, index: FaceIndex, output: Storage) -> Prepared:
+    """The split, and the landmarks of the faces that fakes are made of."""
+    if options.synthetic == "none":
+        prepared = prepare(ray, options.split_options(), index, output)
+        print_counts(prepared.split)
+        return prepared
+    prepared = prepare(ray, options.split_options(), index, output, needs_fakes=False)
+    print_counts(prepared.split)
+    data = options.data_options()
+    blended = [name for name in JUDGED if lacks_fakes(index, prepared.split.rows(name), data)]
+    if blended:
+        say(f"{' and '.join(blended)} without fakes: judged by self-blended ones, made of the real faces")
+    rows = [prepared.split.rows(name) for name in (Split.TRAIN, *blended)]
+    keep_landmarks(ray, index, np.concatenate(rows), output)
+    return prepared
+
+
+def _check_blocks(options: TrainOptions) -> None:
+    """Keras is loaded for it, so only where there is something to look at."""
+    if options.unfreeze != "whole":
+        use_backend(options.backend)
+        import_keras()
+        from batch.model.network import check_unfreeze
+
+        check_unfreeze(options.network_options(), options.unfreeze)
 
 
 def _cores(options: TrainOptions) -> int:
@@ -72,6 +101,7 @@ def _fit(ray: Any, options: TrainOptions, sinks: Sequence[Storage], output: Stor
         network=options.network_options(),
         data=options.data_options(),
         fit=options.fit_options(),
+        sheet=not options.no_pictures,
     )
     placement = Placement(
         workers=options.workers,
@@ -83,20 +113,19 @@ def _fit(ray: Any, options: TrainOptions, sinks: Sequence[Storage], output: Stor
         file_system=file_system,
     )
     heads = options.head_epochs if work.network.pretrained else 0
-    with train_progress(heads + options.epochs, output) as shown:
-        return train_on_ray(ray, work, placement, shown.tell)
+    with train_progress({"head": heads, "whole": options.epochs}, output) as shown:
+        trained = train_on_ray(ray, work, placement, shown.tell)
+        shown.settle(trained.history)
+    return trained
 
 
 def ray_place(output: Storage, endpoint: str | None) -> tuple[str, Any]:
-    """OUTPUT as Ray Train takes it: a path, and for S3 a file system, which does not read AWS_ENDPOINT_URL itself."""
+    """OUTPUT as Ray Train takes it: a path, and for S3 a file system."""
     if output.is_local:
         return output.root, None
-    from pyarrow.fs import S3FileSystem
+    from batch.storage.s3_arrow import S3ArrowFileSystem
 
-    found = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    settings = {"endpoint_override": found, "region": region or ("us-east-1" if found else None)}
-    return output.root.removeprefix("s3://"), S3FileSystem(**{name: value for name, value in settings.items() if value})
+    return output.root.removeprefix("s3://"), S3ArrowFileSystem(S3Options(endpoint=endpoint))
 
 
 def print_counts(split: SplitTable) -> None:

@@ -90,6 +90,10 @@ class TrainOptions:
     """Share of a label moved to one half."""
     schedule: Literal["cosine", "plateau", "constant"] = _FIT.schedule
     """Of the learning rate, over each stage."""
+    plateau_patience: int = _FIT.plateau_patience
+    """Epochs without a lower validation loss before the learning rate of --schedule plateau falls."""
+    plateau_factor: float = _FIT.plateau_factor
+    """What it is then multiplied by."""
     warmup_epochs: float = _FIT.warmup_epochs
     """In which the learning rate rises from 0."""
     patience: Annotated[int | None, shown("N", "never")] = _FIT.patience
@@ -178,6 +182,8 @@ class TrainOptions:
             weight_decay=self.weight_decay,
             label_smoothing=self.label_smoothing,
             schedule=self.schedule,
+            plateau_patience=self.plateau_patience,
+            plateau_factor=self.plateau_factor,
             warmup_epochs=self.warmup_epochs,
             patience=self.patience,
             ema=self.ema,
@@ -207,6 +213,10 @@ class TrainOptions:
         weights = self.network_options().source_of_weights
         if self.address is None and weights not in ("imagenet", "none") and not Path(weights).is_file():
             raise ValueError(f"weights: no file at {weights}, expected a file, imagenet, none or auto")
+        if not self.epochs and not self.network_options().pretrained:
+            raise ValueError(
+                f"epochs: got 0 for {self.model} without weights, which has no head to train first; expected 1 or more"
+            )
         if len(self.places) < 2:
             got = " ".join(self.places) or "nothing"
             raise ValueError(f"got {got}, expected FACES... OUTPUT: outputs of preprocess, one or more, then a place")

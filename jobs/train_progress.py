@@ -28,29 +28,30 @@ _EVENTS = "tensorboard/"
 _VALIDATED = ("loss", "accuracy", "auc")
 _NUMBERS = ("epoch", "step", "loss", "learning_rate", "images_per_second", "seconds")
 _STAGES = {"head": "head", "whole": "network"}
+_OF_STAGE = {"head": " of this stage", "whole": ""}
 
 
 class TrainProgress:
     """Takes the news of a run as they come."""
 
-    def __init__(self, shown: RichProgress | None, epochs: int, history: History) -> None:
-        """`epochs` is the most that the run may take."""
+    def __init__(self, shown: RichProgress | None, epochs: Mapping[str, int], history: History) -> None:
+        """`epochs` are the most that each stage may take."""
         self._shown, self._epochs, self._history = shown, epochs, history
         self._metrics = JobMetrics("train")
         self._task = None if shown is None else shown.add_task("starting", total=None, told="")
         self._said = time.monotonic()
-        self._epoch, self._first_step, self._since = 0, 0, 0.0
+        self._epoch, self._first_step, self._last_step, self._since = 0, 0, 0, 0.0
 
     def tell(self, news: StepReport | EpochRecord) -> None:
-        """Shows a step, or an epoch's end."""
+        """Shows a step, or an epoch's end. Raises `StorageError` where the history could not be written."""
         self._metrics.step(loss=news.loss, images_per_second=news.images_per_second)
         if isinstance(news, EpochRecord):
-            self._history.add(news)
             self._line(epoch_line(news))
+            self._history.add(news)
             return
         left_s = self._left_s(news)
         told = f"loss {news.loss:.4f}  {news.images_per_second:.0f} img/s"
-        told += f"  at most {clock(left_s)} left" if left_s else ""
+        told += f"  at most {clock(left_s)} left{_OF_STAGE[news.stage]}" if left_s else ""
         name = f"epoch {news.epoch} ({_STAGES[news.stage]})"
         if self._shown is not None and self._task is not None:
             self._shown.update(self._task, description=name, total=news.steps, completed=news.step, told=told)
@@ -58,14 +59,26 @@ class TrainProgress:
             self._said = time.monotonic()
             say(f"{name}: step {news.step}/{news.steps}, {' '.join(told.split())}")
 
+    def settle(self, history: Sequence[EpochRecord]) -> None:
+        """The history as training itself has it: news may be lost with a driver. Raises `StorageError`."""
+        self._history.replace(history)
+
     def _left_s(self, news: StepReport) -> float | None:
-        """To the end of the run at the pace of this epoch; sooner if validation stops getting better."""
+        """To the end of the stage at the pace of this epoch; sooner if validation stops getting better.
+
+        A head on a frozen backbone learns at another pace than the network, so it says nothing of the time after it.
+        """
         now = time.monotonic()
-        if news.epoch != self._epoch:
+        # After a lost worker the epoch goes on at an earlier step: its first one, or that of a checkpoint within it.
+        begins_anew = news.epoch != self._epoch or news.step <= self._last_step
+        self._last_step = news.step
+        if begins_anew:
             self._epoch, self._first_step, self._since = news.epoch, news.step, now
             return None
         pace_s = (now - self._since) / (news.step - self._first_step)
-        return pace_s * (news.steps - news.step + news.steps * max(0, self._epochs - news.epoch))
+        before = sum(record.epoch < news.epoch and record.stage == news.stage for record in self._history.records)
+        to_come = max(0, self._epochs.get(news.stage, 0) - before - 1)
+        return pace_s * (news.steps - news.step + news.steps * to_come)
 
     def _line(self, text: str) -> None:
         if self._shown is not None:
@@ -75,7 +88,7 @@ class TrainProgress:
 
 
 @contextmanager
-def train_progress(epochs: int, output: Storage) -> Iterator[TrainProgress]:
+def train_progress(epochs: Mapping[str, int], output: Storage) -> Iterator[TrainProgress]:
     """Shows the progress of training: a bar on a terminal, a line every ten seconds otherwise; keeps its history."""
     history = History(output)
     if not sys.stderr.isatty():
@@ -122,7 +135,11 @@ class History:
 
     def add(self, record: EpochRecord) -> None:
         """An epoch that ended, perhaps once more: after its checkpoint was lost."""
-        self.records = [earlier for earlier in self.records if earlier.epoch < record.epoch] + [record]
+        self.replace([*(earlier for earlier in self.records if earlier.epoch < record.epoch), record])
+
+    def replace(self, records: Sequence[EpochRecord]) -> None:
+        """Writes these epochs in the place of all that stood there."""
+        self.records = list(records)
         self._output.put(HISTORY, _as_csv(self.records))
         _write_events(self._output, self.records)
 

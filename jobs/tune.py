@@ -15,7 +15,8 @@ from typing import Any
 
 from batch.model.records import FaceIndex, Split
 from batch.model.tuning.grid import Grid
-from batch.model.tuning.records import Status, Trial, TrialResult
+from batch.model.tuning.recipe import Recipe
+from batch.model.tuning.records import Trial, TrialResult
 from batch.model.tuning.store import TrialStore
 from batch.shards.summary import PLAN, SUMMARY
 from batch.storage.base import Storage
@@ -28,9 +29,9 @@ from jobs.train_config import with_config
 from jobs.tune_conclude import Search, conclude_tuning, results_of
 from jobs.tune_options import TuneOptions
 from jobs.tune_optuna import OptunaSource
-from jobs.tune_plan import ListSource, Planned, Source, plan_configurations
+from jobs.tune_plan import ListSource, Planned, Source, most_epochs, plan_configurations
 from jobs.tune_run import check_room, earlier_trials, run_trials
-from jobs.tune_share import SharedData, share
+from jobs.tune_share import share, share_landmarks
 from jobs.tune_status import print_finished, trial_line
 from jobs.tune_trial import TrialContext
 
@@ -96,15 +97,19 @@ def _search(
     source: Source,
 ) -> Search:
     """Runs what is left, and gathers all."""
-    shared = _shared(ray, options, grid, configurations, output, index, prepared)
+    train, validation = (prepared.split.rows(name) for name in (Split.TRAIN, Split.VALIDATION))
+    recipes = _recipes(options, grid, configurations, output)
+    landmarks = share_landmarks(ray, index, train, output, recipes)
+    what = options.share if options.workers == 1 else "none"
+    shared = share(ray, index, train, validation, recipes, options.resources, what, landmarks)
     seconds = _add_seconds(output, shared.seconds)
     path, file_system = ray_place(output, options.s3_endpoint)
     context = TrialContext(
         sinks=sinks,
         output=output,
         index=index,
-        train=prepared.split.rows(Split.TRAIN),
-        validation=prepared.split.rows(Split.VALIDATION),
+        train=train,
+        validation=validation,
         recipe=options.recipe(),
         resources=options.resources,
         workers=options.workers,
@@ -113,13 +118,11 @@ def _search(
         file_system=file_system,
         faces=shared.faces,
         features=shared.features,
+        landmarks=landmarks,
     )
-    _run(options, grid, configurations, output, context, source)
+    _run(options, grid, output, context, source)
     trials = _all_trials(options, configurations, output)
-    budget = f"the budget of {options.budget_minutes:g} minutes was used up" if options.budget_minutes else "not run"
-    results = results_of(output, trials, options.resources, budget)
-    if not options.budget_minutes and any(result.status == Status.SKIPPED for result in results):
-        raise RuntimeError("trials were left over: run the same command again to go on")
+    results = results_of(output, trials, options.resources, options.budget_minutes)
     return Search(options=options, grid=grid, trials=tuple(trials), results=results, features_seconds=seconds)
 
 
@@ -130,14 +133,7 @@ def _add_seconds(output: Storage, seconds: float) -> float:
     return float(before + seconds)
 
 
-def _run(
-    options: TuneOptions,
-    grid: Grid,
-    configurations: Sequence[Planned],
-    output: Storage,
-    context: TrialContext,
-    source: Source,
-) -> None:
+def _run(options: TuneOptions, grid: Grid, output: Storage, context: TrialContext, source: Source) -> None:
     """All that is left, with a line for each end."""
     total = json.loads(output.read(PLAN))["trials"]
     ended = sum(result is not None for _, result in earlier_trials(output))
@@ -149,9 +145,7 @@ def _run(
         ended += 1
         say(f"{ended}/{total}  {trial_line(result, grid.names)}")
 
-    recipe = options.recipe()
-    planned = [recipe.changed(each.configuration).epochs for each in configurations]
-    run_trials(options, context, source, max([recipe.epochs, *planned]), tell)
+    run_trials(options, context, source, most_epochs(context.recipe, grid), tell)
 
 
 def _all_trials(options: TuneOptions, configurations: Sequence[Planned], output: Storage) -> list[Trial]:
@@ -160,27 +154,14 @@ def _all_trials(options: TuneOptions, configurations: Sequence[Planned], output:
     return list({**found, **{trial.id: trial for trial, _ in earlier_trials(output)}}.values())
 
 
-def _shared(
-    ray: Any,
-    options: TuneOptions,
-    grid: Grid,
-    configurations: Sequence[Planned],
-    output: Storage,
-    index: FaceIndex,
-    prepared: Prepared,
-) -> SharedData:
+def _recipes(options: TuneOptions, grid: Grid, configurations: Sequence[Planned], output: Storage) -> Sequence[Recipe]:
     """Of what is left to do; with Optuna of what it can suggest, told from some draws."""
     recipe = options.recipe()
     if options.search == "optuna":
         draws = [*(planned.configuration for planned in configurations), *grid.drawn(64, options.seed)]
         seeds = range(options.seed, options.seed + options.seeds)
-        recipes = [recipe.changed(made, seed) for made in draws for seed in seeds]
-    else:
-        recipes = [recipe.changed(trial.configuration, trial.seed) for trial in _left(options, configurations, output)]
-    rows = [prepared.split.rows(name) for name in (Split.TRAIN, Split.VALIDATION)]
-    return share(
-        ray, index, rows[0], rows[1], recipes, options.resources, options.share if options.workers == 1 else "none"
-    )
+        return [recipe.changed(made, seed) for made in draws for seed in seeds]
+    return [recipe.changed(trial.configuration, trial.seed) for trial in _left(options, configurations, output)]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -37,6 +37,8 @@ from jobs.tune_plan import resolved
 from jobs.tune_trial import ended
 
 TABLE, TABLE_CSV, BEST, REPORT = "trials.parquet", "trials.csv", "best.yaml", "report.html"
+_TOLD = 10
+"""Lost trials that an error names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,19 +72,39 @@ class Search:
         return by_configuration(self.results, self.values, self.options.metric)
 
 
-def results_of(output: Storage, trials: Sequence[Trial], resources: Resources, budget: str) -> tuple[TrialResult, ...]:
-    """One for each trial: its end, or that the budget left it where it was."""
-    found = []
+def results_of(
+    output: Storage, trials: Sequence[Trial], resources: Resources, budget_minutes: float | None
+) -> tuple[TrialResult, ...]:
+    """One for each trial: its end, or that the budget left it where it was.
+
+    Raises:
+        RuntimeError: where trials are left over without a budget.
+    """
+    found, lost, left = [], [], 0
     for trial in trials:
         store = TrialStore(output, trial.id)
         result = store.result()
         if result is None:
             progress: Progress = store.progress()
-            status = Status.STOPPED if progress.history else Status.SKIPPED
-            told = f"{budget}: {len(progress.history)} epochs were done" if progress.history else f"{budget}: never ran"
-            result = ended(trial, status, told, progress, resources)
+            result = ended(trial, *_left(progress, budget_minutes), progress, resources)
+            lost += [f"{trial.id}: {progress.given_up}"] if progress.given_up else []
+            left += 1
         found.append(result)
+    if left and budget_minutes is None:
+        lines = "".join(f"\n  {line}" for line in lost[:_TOLD])
+        rest = f"\n  and {len(lost) - _TOLD} more" if len(lost) > _TOLD else ""
+        raise RuntimeError(f"{left} trials were left over: run the same command again to go on{lines}{rest}")
     return tuple(found)
+
+
+def _left(progress: Progress, budget_minutes: float | None) -> tuple[Status, str]:
+    """What a trial without an end came to, and why."""
+    if progress.given_up:
+        return Status.FAILED, progress.given_up
+    told = f"the budget of {budget_minutes or 0:g} minutes was used up"
+    if progress.history:
+        return Status.STOPPED, f"{told}: {len(progress.history)} epochs were done"
+    return Status.SKIPPED, f"{told}: never ran"
 
 
 def conclude_tuning(

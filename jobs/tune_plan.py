@@ -78,6 +78,14 @@ def planned(name: str, configuration: Configuration, recipe: Recipe) -> Planned:
     return Planned(name=name, configuration=configuration, id=changed.digest())
 
 
+def most_epochs(recipe: Recipe, grid: Grid) -> int:
+    """No trial has more, both stages together, whatever a search may yet suggest."""
+    return sum(
+        max(own, int(grid.highest(name)))
+        for name, own in (("epochs", recipe.fit.epochs), ("head_epochs", recipe.fit.head_epochs))
+    )
+
+
 class ListSource:
     """Trials that are all known."""
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,12 +22,14 @@ from batch.model.tuning.store import TrialStore, trials_of
 from batch.storage.base import Storage
 from jobs.console import say
 from jobs.session import alive_nodes
-from jobs.tune_options import TuneOptions
+from jobs.tune_options import Resources, TuneOptions
 from jobs.tune_plan import Source
 from jobs.tune_trial import TrialContext, ended, run_trial
 
 _FACTOR = 3
 """Of ASHA: one of three goes on (Li et al. 2020, arXiv 1810.05934)."""
+_FEWEST_ASKED = 4
+"""Trials of several workers that ask for room on a cluster that has none yet: each is a process of 300 MB."""
 
 
 def run_trials(
@@ -39,16 +43,15 @@ def run_trials(
     )  # fmt: skip
     from ray import tune
 
-    ending = _Ending(context, source, tell)
-    scheduler = _scheduler(options, context.output, most_epochs)
+    ending = Ending(context, source, tell)
+    scheduler = make_scheduler(options, context.output, most_epochs)
     with tempfile.TemporaryDirectory(prefix="fakesift-tune-") as folder:
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(run_trial, context=context), _bundle(options)),
+            tune.with_resources(tune.with_parameters(run_trial, context=context), reserved(options)),
             tune_config=tune.TuneConfig(
-                search_alg=_searcher(source, context.output),
+                search_alg=make_searcher(source, context.output, _room(options)),
                 scheduler=scheduler,
                 num_samples=-1,
-                max_concurrent_trials=_most_at_once(options),
                 time_budget_s=None if options.budget_minutes is None else 60 * options.budget_minutes,
                 reuse_actors=options.workers == 1,
             ),
@@ -89,7 +92,7 @@ def earlier_trials(output: Storage) -> list[tuple[Trial, TrialResult | None]]:
     return [(trial, store.result()) for trial, store in asked if trial is not None]
 
 
-def _bundle(options: TuneOptions) -> Any:
+def reserved(options: TuneOptions) -> Any:
     """What Tune reserves: all of a trial, or next to nothing where Ray Train places its workers."""
     from ray.tune import PlacementGroupFactory
 
@@ -102,21 +105,30 @@ def _bundle(options: TuneOptions) -> Any:
     return PlacementGroupFactory([bundle])
 
 
-def _most_at_once(options: TuneOptions) -> int | None:
-    """Of trials whose workers Ray Train places: as many as can have all of them."""
+def _room(options: TuneOptions) -> Callable[[], int] | None:
+    """Looks how many trials may run at once; None where Tune sees it by what it reserves for each."""
     if options.workers == 1:
         return None
     import ray
 
     asked: Any = ray.cluster_resources
-    there = asked()
-    rooms = [there.get("CPU", 0.0) / options.resources.cpus]
-    if options.resources.gpus:
-        rooms.append(there.get("GPU", 0.0) / options.resources.gpus)
-    return max(1, int(min(rooms)))
+    return lambda: most_at_once(options.resources, asked(), can_grow=options.address is not None)
 
 
-def _scheduler(options: TuneOptions, output: Storage, most_epochs: int) -> Any:
+def most_at_once(resources: Resources, there: Mapping[str, float], *, can_grow: bool) -> int:
+    """How many trials, whose workers Ray Train places, may run where so much is there.
+
+    A cluster that may grow gets more than it holds: for those that wait, an autoscaler adds nodes, and then there is
+    room for twice as many again.
+    """
+    rooms = [there.get("CPU", 0.0) / resources.cpus]
+    if resources.gpus:
+        rooms.append(there.get("GPU", 0.0) / resources.gpus)
+    fit = int(min(rooms))
+    return max(_FEWEST_ASKED, 2 * fit) if can_grow else max(1, fit)
+
+
+def make_scheduler(options: TuneOptions, output: Storage, most_epochs: int) -> Any:
     """None for first come, first served. ASHA is told again what trials of an earlier call had reported."""
     if options.scheduler == "none":
         return None
@@ -134,22 +146,30 @@ def _scheduler(options: TuneOptions, output: Storage, most_epochs: int) -> Any:
     return scheduler
 
 
-def _searcher(source: Source, output: Storage) -> Any:
-    """The source as Tune asks it."""
+def make_searcher(source: Source, output: Storage, room: Callable[[], int] | None) -> Any:
+    """The source as Tune asks it, again and again while there is no room: a cluster may have grown since."""
     from ray.tune.search import Searcher
 
     class Asker(Searcher):
         """Gives each trial once."""
 
+        def __init__(self) -> None:
+            super().__init__()
+            self._running: set[str] = set()
+
         def suggest(self, trial_id: str) -> Any:
+            if room is not None and len(self._running) >= room():
+                return None
             trial = source.next()
             if trial is None:
                 return Searcher.FINISHED
             TrialStore(output, trial.id).ask(trial)
+            self._running.add(trial_id)
             return {"trial": trial.to_json()}
 
         def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-            """The callback tells it."""
+            """The callback tells what came of it."""
+            self._running.discard(trial_id)
 
         def save(self, checkpoint_path: str) -> None:
             """OUTPUT holds all."""
@@ -160,7 +180,7 @@ def _searcher(source: Source, output: Storage) -> Any:
     return Asker()
 
 
-def _callback(ending: _Ending) -> Any:
+def _callback(ending: Ending) -> Any:
     from ray.tune import Callback
 
     class Ends(Callback):
@@ -178,10 +198,11 @@ def _callback(ending: _Ending) -> Any:
     return Ends()
 
 
-class _Ending:
+class Ending:
     """Sees to it that each trial that ends has its `result.json`, but for those that only the budget ended."""
 
     def __init__(self, context: TrialContext, source: Source, tell: Callable[[TrialResult], None]) -> None:
+        """`tell` takes each end, the source what it should know."""
         self._context, self._source, self._tell = context, source, tell
 
     def complete(self, tuned: Any) -> None:
@@ -191,27 +212,44 @@ class _Ending:
         )
 
     def error(self, tuned: Any) -> None:
-        """A trial whose process was lost for good."""
-        self._end(tuned, Status.FAILED, lambda epochs: _why(tuned))
+        """A trial whose process was lost once more than it is started anew."""
+        full, why = why_lost(_failure(tuned))
+        self._end(tuned, Status.FAILED, lambda epochs: why, may_pass=not full)
 
-    def _end(self, tuned: Any, status: Status, why: Callable[[int], str]) -> None:
-        """Tells the trial's own end; one that left none has this status, and a reason by the epochs that it ran."""
+    def _end(self, tuned: Any, status: Status, why: Callable[[int], str], *, may_pass: bool = False) -> None:
+        """Tells the trial's own end; one that left none has this status, and a reason by the epochs that it ran.
+
+        What may pass, such as a store that is away, is no end until it happened in two calls of the job.
+        """
         trial = Trial.from_json(tuned.config["trial"])
         store = TrialStore(self._context.output, trial.id)
         result = store.result()
         if result is None:
             progress = store.progress()
-            result = ended(trial, status, why(len(progress.history)), progress, self._context.resources)
-            store.end(result)
+            reason = why(len(progress.history))
+            result = ended(trial, status, reason, progress, self._context.resources)
+            if may_pass and not progress.given_up:
+                store.tell(replace(progress, given_up=reason))
+            else:
+                store.end(result)
         self._source.told(result)
         self._tell(result)
 
 
-def _why(tuned: Any) -> str:
-    """What Ray knows of a process that died, once more than it is started anew."""
-    error = tuned.get_pickled_error()
+def _failure(tuned: Any) -> str:
+    """The last one's text, out of the file in which Tune lists them.
+
+    Tune's own call for it would look where the file lies only once the whole search has ended.
+    """
+    listed = Path(tuned.error_file or "")
+    text = listed.read_text(encoding="utf-8", errors="replace") if listed.is_file() else ""
+    return text.rpartition("Failure # ")[2].partition("\n")[2]
+
+
+def why_lost(failure: str) -> tuple[bool, str]:
+    """Whether memory ran out where a process died, and what Ray says of it."""
     # Ray lists what may have happened: of every lost process, that memory may have run out.
-    text, _, _ = str(error or "").partition("Some common causes")
+    text, _, _ = failure.partition("Some common causes")
     line = " ".join(text.split())[-300:] or "its process died"
-    full = "OutOfMemory" in type(error).__name__ or "running low on memory" in text
-    return f"out of memory: {line}" if full else f"its process was lost: {line}"
+    full = "OutOfMemoryError" in text or "running low on memory" in text
+    return full, f"out of memory: {line}" if full else f"its process was lost: {line}"

@@ -6,6 +6,7 @@ there. What would not fit is not shared: its trials read shards by themselves, a
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,17 +14,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 
+from batch.model.landmarks import KEY
 from batch.model.plan import DataOptions, Rows
 from batch.model.records import FaceIndex
 from batch.model.tuning.recipe import Recipe
 from batch.model.tuning.sharing import FeatureGroup, faces_of, feature_groups
-from batch.storage.base import StorageError
+from batch.storage.base import Storage, StorageError
 from jobs.console import say
+from jobs.landmarks import keep_landmarks
 from jobs.predict import keras_environment
 from jobs.session import alive_nodes
 from jobs.tune_options import Resources
-from jobs.tune_trial import SharedBlocks
+from jobs.tune_trial import SharedBlocks, shared_landmarks
 
 FACES_SHARE, FEATURES_SHARE = 0.5, 0.3
 """Of the smallest node's object store: 3.5 GB of a machine with 23 GB hold 23,000 faces of 224 pixels."""
@@ -52,15 +56,26 @@ def share(
     recipes: Sequence[Recipe],
     resources: Resources,
     what: str,
+    landmarks: Any = None,
 ) -> SharedData:
     """Decodes and computes what the trials of these recipes have in common, as far as it fits.
+
+    Args:
+        ray: the module, in a session.
+        index: of all faces.
+        train: rows of that split.
+        validation: rows of that split.
+        recipes: of all trials that may run.
+        resources: of a trial, and of a task that computes features.
+        what: `all`, `pixels` or `none`.
+        landmarks: by `share_landmarks`.
 
     Raises:
         RuntimeError: for a crop that is damaged.
     """
     if what == "none" or not recipes:
         return SharedData(features={})
-    room = _smallest_store(ray)
+    room = _smallest_store(ray, resources)
     rows = faces_of(index, train, validation, recipes)
     side = index.face_options.crop.crop_size
     shared_index = ray.put(index)
@@ -78,9 +93,25 @@ def share(
             say(f"features of {group.network.model} for {group.faces} faces are more than memory holds: not shared")
             continue
         left -= group.faces * _WIDEST * 4
-        found[name], took = _compute(ray, shared_index, faces, group, recipes[0].fit.backend, resources)
+        maker = _Maker(
+            group=group, backend=recipes[0].fit.backend, faces=faces, landmarks=landmarks,
+            batch_size=_GPU_BATCH if resources.gpus else _CPU_BATCH,
+        )  # fmt: skip
+        found[name], took = _compute(ray, shared_index, maker, resources)
         seconds += took
     return SharedData(faces=faces, features=found, seconds=seconds)
+
+
+def share_landmarks(ray: Any, index: FaceIndex, train: Rows, output: Storage, recipes: Sequence[Recipe]) -> Any:
+    """Finds the landmarks of real faces as `fakesift train` does, once for all trials and calls of the job.
+
+    Returns:
+        A reference to their table; None where no recipe makes fakes of its own.
+    """
+    if not any(recipe.data.synthetic == "self-blended" for recipe in recipes):
+        return None
+    keep_landmarks(ray, index, train, output)
+    return ray.put(pq.read_table(io.BytesIO(output.read(KEY))))
 
 
 def _decode(ray: Any, index: Any, rows: Rows) -> SharedBlocks:
@@ -92,22 +123,19 @@ def _decode(ray: Any, index: Any, rows: Rows) -> SharedBlocks:
     return SharedBlocks(ids=rows, blocks=[block for block, _ in pairs])
 
 
-def _compute(
-    ray: Any, index: Any, faces: SharedBlocks | None, group: FeatureGroup, backend: str, resources: Resources
-) -> tuple[Mapping[int, SharedBlocks], float]:
-    environment = {"env_vars": keras_environment(backend, resources.gpus)}
+def _compute(ray: Any, index: Any, maker: _Maker, resources: Resources) -> tuple[Mapping[int, SharedBlocks], float]:
+    group = maker.group
+    environment = {"env_vars": keras_environment(maker.backend, resources.gpus)}
     task = ray.remote(
         num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=3, num_returns=2, runtime_env=environment
     )(_features)
     say(f"features of {group.network.model} for {group.faces} faces, epochs counted, once for all heads")
-    maker = ray.put(
-        _Maker(group=group, backend=backend, batch_size=_GPU_BATCH if resources.gpus else _CPU_BATCH, faces=faces)
-    )
+    shared_maker = ray.put(maker)
     found: dict[int, SharedBlocks] = {}
     clocks: list[Any] = []
     for epoch, ids in group.ids.items():
         parts = np.array_split(ids, max(1, math.ceil(len(ids) / _FEATURES_A_BLOCK)))
-        pairs = [task.remote(index, maker, epoch, part) for part in parts]
+        pairs = [task.remote(index, shared_maker, epoch, part) for part in parts]
         found[epoch] = SharedBlocks(ids=ids, blocks=[block for block, _ in pairs])
         clocks += [clock for _, clock in pairs]
     _await(ray, clocks)
@@ -132,9 +160,21 @@ def _await(ray: Any, references: list[Any]) -> None:
             say(f"  {total - len(left)} of {total} blocks")
 
 
-def _smallest_store(ray: Any) -> float:
-    """Bytes of the smallest node's object store."""
-    return float(min(node["Resources"].get("object_store_memory", 0.0) for node in alive_nodes(ray)))
+def _smallest_store(ray: Any, resources: Resources) -> float:
+    """Bytes of the smallest object store of the nodes that can run a trial, the first of which may be yet to come.
+
+    A head that runs no trials does not count: on a cluster that starts from nothing it is small, and all there is.
+    """
+    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=-1)(_nothing)
+    ray.get(task.remote())
+    wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
+    nodes = [node["Resources"] for node in alive_nodes(ray)]
+    able = [node for node in nodes if all(node.get(name, 0.0) >= amount for name, amount in wanted.items())]
+    return float(min(node.get("object_store_memory", 0.0) for node in able or nodes))
+
+
+def _nothing() -> None:
+    """A task that ends at once: it tells that a node has room."""
 
 
 def _decoded(index: FaceIndex, rows: Rows) -> tuple[npt.NDArray[np.uint8], int]:
@@ -152,6 +192,7 @@ class _Maker:
     backend: str
     batch_size: int
     faces: SharedBlocks | None
+    landmarks: Any
 
 
 _STEPS: dict[tuple[Any, bool], Callable[..., Any]] = {}
@@ -180,7 +221,8 @@ def _features(index: FaceIndex, maker: _Maker, epoch: int, ids: Rows) -> tuple[n
     source = None
     if maker.faces is not None:
         source = DecodedFaces(maker.faces.ids, ray.get(list(maker.faces.blocks)))
-    with FaceReader(index, data, source=source) as reader:
+    landmarks = shared_landmarks(maker.landmarks, index) if data.synthetic == "self-blended" else None
+    with FaceReader(index, data, source=source, landmarks=landmarks) as reader:
         found = compute_features(_STEPS[(key, augmented)], reader, ids, epoch, maker.batch_size)
     return found, time.monotonic() - started
 

@@ -88,8 +88,9 @@ def _trials(sink: Storage) -> tuple[list[TrialResult], list[tuple[str, str]]]:
         if result is not None:
             results.append(result)
             continue
-        history = store.progress().history
-        running.append((name, epoch_line(history[-1]) if history else "before its first epoch's end"))
+        progress = store.progress()
+        line = epoch_line(progress.history[-1]) if progress.history else "before its first epoch's end"
+        running.append((name, f"{line}; {progress.given_up}" if progress.given_up else line))
     return results, running
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from batch.model.crops import DecodedFaces
     from batch.model.fit.frozen import Features
     from batch.model.fit.loop import FitResult, Hooks
+    from batch.model.landmarks import Landmarks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,8 @@ class TrialContext:
     """Decoded crops."""
     features: Mapping[str, Mapping[int, SharedBlocks]]
     """By group (`sharing.group_of`) and epoch."""
+    landmarks: Any
+    """Reference to the table of `jobs.landmarks`; None where no trial makes fakes of its own."""
 
 
 def run_trial(config: Mapping[str, Any], context: TrialContext) -> None:
@@ -75,7 +78,7 @@ def run_trial(config: Mapping[str, Any], context: TrialContext) -> None:
         else:
             _alone(running)
     except Exception as error:
-        reason = _final_reason(error)
+        reason = final_reason(error)
         if not reason:
             raise
         running.fail(reason)
@@ -91,11 +94,21 @@ class Running:
         self._before = self.store.progress()
         self._history = list(self._before.history)
         self._started = time.monotonic()
+        self._works = True
 
     def begin(self) -> None:
         """Counts the attempt."""
         self._before = replace(self._before, attempts=self._before.attempts + 1)
         self.store.tell(self._before)
+
+    def wait(self) -> None:
+        """Stops the clock until `works`: what workers wait for room is no cost of the trial."""
+        self._works = False
+
+    def works(self, seconds: float) -> None:
+        """Starts the clock, if it stands, so long ago."""
+        if not self._works:
+            self._works, self._started = True, time.monotonic() - seconds
 
     def epoch(self, record: EpochRecord) -> None:
         """Keeps how far it is, and tells Tune, which may end the process within the call."""
@@ -188,8 +201,9 @@ def _on_pixels(running: Running) -> None:
     context, data = running.context, running.recipe.data
     faces = _faces(running)
     threads = max(1, int(context.resources.cpus))
+    landmarks = shared_landmarks(context.landmarks, context.index) if data.synthetic == "self-blended" else None
     with (
-        FaceReader(context.index, data, threads=threads, source=faces) as reader,
+        FaceReader(context.index, data, threads=threads, source=faces, landmarks=landmarks) as reader,
         running.store.restored("pixels") as folder,
     ):
         feed = ReaderFeed(reader, context.index, context.train, context.validation, data)
@@ -236,9 +250,11 @@ def _on_workers(running: Running) -> None:
     )  # fmt: skip
 
     def tell(news: Any) -> None:
+        running.works(news.seconds if isinstance(news, EpochRecord) else 0.0)
         if isinstance(news, EpochRecord):
             running.epoch(news)
 
+    running.wait()
     trained = train_on_ray(ray, work, placement, tell)
     running.end(history=trained.history, best=trained.best, weights=trained.model, device=trained.device, shared="")
 
@@ -290,8 +306,24 @@ def _faces(running: Running) -> DecodedFaces | None:
     return faces if faces.holds(pool) and faces.holds(context.validation) else None
 
 
-def _final_reason(error: BaseException) -> str:
-    """Why the trial cannot finish; empty for what may go away, such as a lost process."""
+def shared_landmarks(reference: Any, index: FaceIndex) -> Landmarks | None:
+    """Those of the table; None where there is no table, or it was lost with a node."""
+    import ray
+
+    from batch.model.landmarks import Landmarks
+
+    if reference is None:
+        return None
+    landmarks = Landmarks(index)
+    try:
+        landmarks.add(ray.get(reference))
+    except ray.exceptions.RayError:
+        return None
+    return landmarks
+
+
+def final_reason(error: BaseException) -> str:
+    """Why the trial cannot finish; empty for what may go away, such as a lost process (`LostWorkersError`)."""
     from batch.model.fit.loop import TrainingDivergedError
 
     text = " ".join(str(error).split())

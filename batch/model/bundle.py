@@ -95,6 +95,12 @@ class Bundle:
         """The network, in float32, ready to predict. Raises `ValueError` for one that is damaged or holds code."""
         return load_keras(self.read(MODEL), self.sink.uri(self.prefix + MODEL))
 
+    def check_precision(self, precision: str) -> None:
+        """Raises `ValueError` for one that the network was not measured in."""
+        if precision not in self.manifest.tolerance:
+            known = ", ".join(self.manifest.tolerance)
+            raise ValueError(f"precision: got {precision!r}, expected one that {self.uri} was measured in: {known}")
+
     def predictor(
         self,
         *,
@@ -111,9 +117,7 @@ class Bundle:
             ValueError: if their logits drift by more than the tolerance of the precision, a file is damaged, or the
                 runtime cannot compute this network or in this precision.
         """
-        if precision not in self.manifest.tolerance:
-            known = ", ".join(self.manifest.tolerance)
-            raise ValueError(f"precision: got {precision!r}, expected one that {self.uri} was measured in: {known}")
+        self.check_precision(precision)
         made: BatchPredictor
         if runtime == "openvino":
             from batch.model.openvino import OpenVinoPredictor

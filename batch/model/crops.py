@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -18,6 +16,7 @@ from batch.model.plan import Rows
 from batch.model.records import FaceIndex, Shard
 from batch.records import RgbImage
 from batch.shards.commit import sha256
+from batch.storage.scratch import ScratchFolder
 
 Crops = Mapping[int, bytes]
 """Encoded pictures (PNG or JPEG) by place in the face index."""
@@ -78,7 +77,7 @@ class CropStore:
         self._bounds = np.searchsorted(index.table["shard"].to_numpy(), np.arange(len(index.shards) + 1))
         self._kept: dict[int, bytes] = {}
         self._kept_bytes = 0
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: ScratchFolder | None = None
         self._lock = threading.Lock()
         self._reading = [threading.Lock() for _ in index.shards]  # lanes that share a shard read it once
 
@@ -107,7 +106,7 @@ class CropStore:
             self._kept.clear()
             self._kept_bytes = 0
             if self._folder is not None:
-                self._folder.cleanup()
+                self._folder.close()
                 self._folder = None
 
     def _from_memory(self, rows: Rows) -> dict[int, bytes] | None:
@@ -137,8 +136,8 @@ class CropStore:
         """From the copy on disk, made if there is none yet."""
         with self._lock:
             if self._folder is None:
-                self._folder = tempfile.TemporaryDirectory(prefix="fakesift-shards-")
-            path = Path(self._folder.name) / f"{shard.sha256}.parquet"
+                self._folder = ScratchFolder()
+            path = self._folder.path / f"{shard.sha256}.parquet"
         if path.exists():
             return path.read_bytes()
         data = _read(shard)

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batch.model.groups import group_faces
+from batch.model.groups import Pairs, group_faces
 from batch.model.parquet import zstd_parquet
 from batch.model.perceptual_hash import WORDS, Hashes, Looks, close_pairs
 from batch.model.records import FaceIndex
@@ -117,8 +117,10 @@ def fingerprint_of(index: FaceIndex, rows: npt.NDArray[np.int64], looks: Looks |
     )
 
 
-def overlap(fingerprint: Fingerprint, index: FaceIndex, looks: Looks | None = None) -> Overlap:
-    """Which faces of an index a model has seen.
+def overlap(
+    fingerprint: Fingerprint, index: FaceIndex, looks: Looks | None = None, duplicates: Pairs | None = None
+) -> Overlap:
+    """Which faces of an index a model has seen. `duplicates` (`near_duplicates.find_duplicates`) tie groups.
 
     A name is known if it is a known one's last components, or has a known one as its last components: so data are
     recognised whatever folder or bucket they lie in. Two corpora that name their clips alike (`real/0001.mp4`) are
@@ -129,7 +131,7 @@ def overlap(fingerprint: Fingerprint, index: FaceIndex, looks: Looks | None = No
     pictured = np.zeros(index.table.num_rows, np.bool_)
     if looks is not None:
         pictured[_pictured(fingerprint.pictures, looks)] = True
-    groups = group_faces(index).numbers
+    groups = group_faces(index, pairs=duplicates).numbers
     rows = np.flatnonzero(np.isin(groups, groups[named | pictured]))
     uris = pc.unique(index.table["video_uri"].take(pa.array(np.flatnonzero(named | pictured)))).to_pylist()
     return Overlap(

@@ -18,7 +18,7 @@ from scipy.special import expit
 from batch.model.aggregate import Aggregation, Scored, choose_aggregation, score_items
 from batch.model.bootstrap import Sample
 from batch.model.calibration import NO_CALIBRATION, Calibration, fit_calibration
-from batch.model.records import FaceIndex, Scores
+from batch.model.records import BLENDED, FaceIndex, Scores
 from batch.model.thresholds import Thresholds, fit_thresholds
 from batch.schemas import predictions_schema
 
@@ -53,6 +53,8 @@ def predictions_table(
 ) -> pa.Table:
     """Schema `schemas.predictions_schema`, one row a score, in the scores' order.
 
+    A fake that was made of a face has that one's names, with `BLENDED` behind.
+
     Args:
         index: the faces.
         scores: their logits; rows are places in the index.
@@ -72,6 +74,12 @@ def predictions_table(
             raise ValueError(f"predictions: got {len(column)} {name} for {index.table.num_rows} faces of the index")
     rows = pa.array(scores.rows)
     columns = {name: index.table[name].take(rows) for name in _FROM_INDEX}
+    if scores.made is not None:
+        made = pa.array(scores.made)
+        for name in ("face", "video_uri"):
+            renamed = pc.binary_join_element_wise(columns[name], BLENDED, "")
+            columns[name] = pc.if_else(made, renamed, columns[name])
+        columns["label"] = pc.if_else(made, pa.scalar(1, columns["label"].type), columns["label"])
     columns["group"] = groups.take(rows)
     columns["split"] = pa.nulls(len(rows), pa.string()) if splits is None else splits.take(rows)
     columns["logit"] = pa.array(scores.logits, pa.float32())

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Stage = Literal["head", "whole"]
 """`head`: a frozen pretrained backbone under new layers. `whole`: the backbone too, or its last blocks."""
+STANDARDIZE = "standardize"
+"""The layer that brings joined features of several depths to one scale; see `fit.standardize`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,11 @@ class NetworkOptions:
         return self.weights
 
     @property
+    def standardizes(self) -> bool:
+        """True if features of several depths come from weights that mean something, and are brought to one scale."""
+        return self.features == "multi" and self.pretrained
+
+    @property
     def pretrained(self) -> bool:
         """True if the backbone starts from weights: there is a head stage then, and its BatchNorm stays frozen."""
         return self.source_of_weights != "none"
@@ -82,7 +89,7 @@ def build_network(options: NetworkOptions, side: int) -> keras.Model:
         scaled = keras.layers.Rescaling(architecture.scale, architecture.offset, dtype="float32", name="scale")(pixels)
         maps = backbone(scaled)
         pooled = [keras.layers.GlobalAveragePooling2D(name=f"pool{i}")(m) for i, m in enumerate(_as_list(maps))]
-        hidden = pooled[0] if len(pooled) == 1 else keras.layers.Concatenate(name="join")(pooled)
+        hidden = pooled[0] if len(pooled) == 1 else _standardized(keras.layers.Concatenate(name="join")(pooled))
         for number, units in enumerate(options.dense_units):
             hidden = _dropped(hidden, options.dropout, f"dropout{number}")
             hidden = keras.layers.Dense(units, activation="relu", name=f"dense{number}")(hidden)
@@ -90,6 +97,16 @@ def build_network(options: NetworkOptions, side: int) -> keras.Model:
         logit = keras.layers.Dense(1, dtype="float32", name="logit")(hidden)
         probability = keras.layers.Activation("sigmoid", dtype="float32", name="probability")(logit)
         return keras.Model(pixels, probability, name=options.model)
+
+
+def _standardized(features: Any) -> Any:
+    """As they are, until `fit` sets mean and variance, which nothing trains."""
+    import keras
+
+    # Deviations are 0.04 and more; a feature that was 0 in all faces looked at must not be blown up when it comes.
+    return keras.layers.BatchNormalization(
+        center=False, scale=False, epsilon=1e-4, trainable=False, dtype="float32", name=STANDARDIZE
+    )(features)
 
 
 def logits_of(model: keras.Model) -> keras.Model:
@@ -109,12 +126,21 @@ def set_trainable(model: keras.Model, stage: Stage, options: NetworkOptions, unf
 
     backbone = model.get_layer("backbone")
     backbone.trainable = stage == "whole"
+    # Looked for before the head's epochs, too: a wrong number would show after them. A head on features has no blocks.
+    names = [layer.name for layer in getattr(backbone, "layers", [])]
+    first = 0 if unfreeze == "whole" or not names else _first_of_last_blocks(names, unfreeze)
     if stage == "head":
         return
-    first = 0 if unfreeze == "whole" else _first_of_last_blocks([layer.name for layer in backbone.layers], unfreeze)
     for place, layer in enumerate(backbone.layers):
         norm = isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = place >= first and not (norm and options.pretrained)
+
+
+def check_unfreeze(options: NetworkOptions, unfreeze: Literal["whole"] | int) -> None:
+    """Raises ValueError if the network has fewer blocks than that; builds it for it, unless all is to learn."""
+    if unfreeze != "whole":
+        base = build_base(options.model, "none", NETWORKS[options.model].smallest_side)
+        _first_of_last_blocks([layer.name for layer in base.layers], unfreeze)
 
 
 def _first_of_last_blocks(names: list[str], count: int) -> int:

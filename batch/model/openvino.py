@@ -43,7 +43,7 @@ class OpenVinoPredictor(BatchPredictor):
 
         Args:
             model: input of shape (side, side, 3) with values 0 to 255, RGB; loaded by Keras on TensorFlow.
-            batch_size: crops at a time, spread over the threads.
+            batch_size: crops at a time, spread over the threads; rounded up to a multiple of them.
             precision: of the arithmetic.
             threads: of the network; one a core unless said otherwise.
 
@@ -51,19 +51,22 @@ class OpenVinoPredictor(BatchPredictor):
             ValueError: for another backend of Keras, a precision that this processor does not compute in, a network
                 that OpenVINO cannot compile, and what `Predictor` refuses.
         """
-        super().__init__(side=side_of(model), batch_size=batch_size, precision=precision)
+        threads = threads or len(os.sched_getaffinity(0))
+        # Each thread has a share of the batch to itself, so that a batch of 32 would leave half of 64 threads idle.
+        whole = -(-batch_size // threads) * threads
+        super().__init__(side=side_of(model), batch_size=whole, precision=precision)
         if keras.backend.backend() != "tensorflow":
             raise ValueError(f"runtime openvino: got Keras on {keras.backend.backend()}, expected it on tensorflow")
-        core, streams = openvino.Core(), min(threads or len(os.sched_getaffinity(0)), batch_size)
-        self._share = -(-batch_size // streams)
+        core = openvino.Core()
+        self._share = whole // threads
         check_capability(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         settings = {
             # Without a hint, processors with AMX compute in bfloat16.
             "INFERENCE_PRECISION_HINT": _HINTS[precision][0],
             # Each thread has crops of its own: two that share them wait for each other at every layer, and extraction
             # holds up now the one and now the other. On a busy machine that gives 10 to 40% more crops/s.
-            "NUM_STREAMS": streams,
-            "INFERENCE_NUM_THREADS": streams,
+            "NUM_STREAMS": threads,
+            "INFERENCE_NUM_THREADS": threads,
             # Extraction works beside it: a thread that is bound to a core waits for that one while another idles.
             "ENABLE_CPU_PINNING": False,
         }
@@ -74,7 +77,7 @@ class OpenVinoPredictor(BatchPredictor):
                 raise ValueError(
                     f"runtime openvino: {model.name} does not compile: {error}; use --runtime keras"
                 ) from error
-        self._requests = [compiled.create_infer_request() for _ in range(streams)]
+        self._requests = [compiled.create_infer_request() for _ in range(threads)]
 
     @property
     def engine(self) -> str:

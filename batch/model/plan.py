@@ -172,8 +172,16 @@ def plan_epoch(index: FaceIndex, rows: Rows, options: DataOptions, epoch: int) -
     return _plan(lanes, options.batch_size // options.lanes, np.sort(np.concatenate([reals, fakes])))
 
 
-def plan_scan(index: FaceIndex, rows: Rows, batch_size: int) -> EpochPlan:
+def lacks_fakes(index: FaceIndex, rows: Rows, options: DataOptions) -> bool:
+    """Whether these are to be judged with fakes made of them, since there are no others: `plan_scan(blended=True)`."""
+    return options.synthetic == "self-blended" and not bool((index.labels[rows] == 1).any())
+
+
+def plan_scan(index: FaceIndex, rows: Rows, batch_size: int, *, blended: bool = False) -> EpochPlan:
     """Each of `rows` exactly once, for validation and prediction: no shuffle, no balance, every weight 1.
+
+    With `blended`, which takes real faces and an even batch, each comes twice: as itself (label 0), then as a fake made
+    of it (label 1), the same one in each pass.
 
     Each lane holds its faces in the order of the index; which face stands at which place of a batch is in
     `Batch.rows`. An unlabelled face has weight 0, but its row is given: only a place without a face is `UNUSED`.
@@ -184,7 +192,9 @@ def plan_scan(index: FaceIndex, rows: Rows, batch_size: int) -> EpochPlan:
         raise ValueError(f"batch size: got {batch_size}, expected at least 1")
     ordered = _checked(index, rows)
     shards, labels = index.table["shard"].to_numpy(), index.labels
-    count = math.gcd(batch_size, MAX_LANES)
+    if blended and (batch_size % 2 or (labels[ordered] != 0).any()):
+        raise ValueError(f"self-blended scan: got batches of {batch_size}, expected even ones, of real faces alone")
+    count = math.gcd(batch_size // 2 if blended else batch_size, MAX_LANES)
     lanes = []
     for part in np.array_split(ordered, count):
         known = labels[part]
@@ -192,7 +202,7 @@ def plan_scan(index: FaceIndex, rows: Rows, batch_size: int) -> EpochPlan:
             rows=part, synthetic=np.zeros(len(part), np.bool_), labels=np.maximum(known, 0).astype(np.float32),
             weights=(known >= 0).astype(np.float32), windows=_windows(shards[part], WINDOW_FACES // count),
         )  # fmt: skip
-        lanes.append(lane)
+        lanes.append(_paired(lane) if blended else lane)
     return _plan(lanes, batch_size // count, ordered)
 
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from batch.model.encodings import ENCODINGS
 from batch.model.landmarks import KEY as LANDMARKS
 from batch.model.parquet import zstd_parquet
+from batch.model.records import BLENDED
 from batch.model.scan import PREDICTIONS
 from batch.model.split import SPLITS
 from batch.shards.purge_faces import PurgeReport
@@ -76,6 +77,7 @@ def _rewrite(sink: Storage, key: str, faces: set[str]) -> None:
     if not sink.exists(key):
         return
     table = pq.read_table(io.BytesIO(sink.read(key)))
-    left = table.filter(pc.invert(pc.is_in(table["face"], value_set=pa.array(sorted(faces), pa.string()))))
+    named = pa.array(sorted(faces | {face + BLENDED for face in faces}), pa.string())
+    left = table.filter(pc.invert(pc.is_in(table["face"], value_set=named)))
     if left.num_rows < table.num_rows:
         sink.put(key, zstd_parquet(left))

@@ -27,6 +27,7 @@ from batch.model.plan import DataOptions, EpochPlan, Lane, Rows
 from batch.model.records import UNUSED, Batch, FaceIndex
 from batch.model.self_blended import self_blend
 from batch.records import RgbImage
+from batch.storage.scratch import sweep_scratch
 
 PREFETCH = 4
 """Batches that are being decoded while the network works on one."""
@@ -54,6 +55,8 @@ class FaceReader:
         `landmarks` are needed for self-blended faces alone; those that are not known yet are computed on the way.
         `source` stands in for the shards, as pixels that are in memory already; it decides what is kept, not `cache`.
         """
+        # Faces that a killed training kept on this disk; another one may keep none there.
+        sweep_scratch()
         # OpenCV's own threads would fight with ours over the cores.
         cv2.setNumThreads(1)
         self._index, self._options = index, options

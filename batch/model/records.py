@@ -14,6 +14,9 @@ import pyarrow as pa
 from batch.faces.options import FaceOptions
 from batch.storage.base import Storage
 
+BLENDED = "#self-blended"
+"""Ends the names of a fake that was made of a face: what comes before is the face's own."""
+
 UNUSED = -1
 """Row of a place in a batch that holds no face: its weight is 0."""
 
@@ -83,6 +86,8 @@ class Scores:
     """Places in the face index, shape (n,)."""
     logits: npt.NDArray[np.float32]
     """Log-odds of fake before calibration, shape (n,)."""
+    made: npt.NDArray[np.bool_] | None = None
+    """Whether it is of a fake that was made of the (real) face, shape (n,); None where none was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -136,7 +136,12 @@ class SplitTable:
 
 
 def make_split(
-    index: FaceIndex, options: SplitOptions, *, duplicates: Pairs | None = None, people: Pairs | None = None
+    index: FaceIndex,
+    options: SplitOptions,
+    *,
+    duplicates: Pairs | None = None,
+    people: Pairs | None = None,
+    needs_fakes: bool = True,
 ) -> SplitTable:
     """Deals the faces of known label to training, validation and test; faces of unknown label are in none.
 
@@ -145,9 +150,10 @@ def make_split(
         options: What may not be cut, and the shares.
         duplicates: Near-duplicates among the faces (`near_duplicates.find_duplicates`), whose groups are merged.
         people: Faces of one person (`identity.same_people`); needed for `identity` and ignored else.
+        needs_fakes: Whether every split must have fakes; where they are made of real ones, it need not.
 
     Raises:
-        ValueError: if a split would have no real or no fake face (what each has is told), if one person's group has
+        ValueError: if a split would lack a class that it needs (what each has is told), if one person's group has
             more than 20% of the faces, or if the corpus's own splits are missing, unknown, or cut a group.
     """
     if options.by == "identity" and people is None:
@@ -160,7 +166,7 @@ def make_split(
     columns = {name: index.table[name] for name in ("face", "video_uri", "label")}
     table = pa.table({**columns, "group": groups.of_faces(), "split": splits}, schema=splits_schema()).combine_chunks()
     split = SplitTable.of(table)
-    _refuse_empty(split, groups, options)
+    _refuse_empty(split, groups, options, needs_fakes=needs_fakes)
     return split
 
 
@@ -169,6 +175,8 @@ def _dealt(index: FaceIndex, groups: Groups, options: SplitOptions) -> pa.Array:
     sizes = np.stack(
         [np.bincount(groups.numbers[labels == label], minlength=len(groups.ids)) for label in (0, 1)], axis=1
     )
+    if (present := sizes.any(axis=0)).any():
+        sizes = sizes[:, present]  # a class that there is none of has no share to be kept
     shares = (1 - options.validation - options.test, options.validation, options.test)
     assigned = assign_groups(sizes, groups.ids, shares, options.seed)[groups.numbers]
     return pa.DictionaryArray.from_arrays(
@@ -215,14 +223,15 @@ def _refuse_crowd(index: FaceIndex, groups: Groups) -> None:
         )
 
 
-def _refuse_empty(split: SplitTable, groups: Groups, options: SplitOptions) -> None:
+def _refuse_empty(split: SplitTable, groups: Groups, options: SplitOptions, *, needs_fakes: bool) -> None:
     """Both classes are needed in every split: no metric of ranking, no threshold and no loss means anything else."""
     counts = split.counts()
-    missing = [f"no {name} face in {place}" for place in _ORDER for name in ("real", "fake") if not counts[place][name]]
+    classes = ("real", "fake") if needs_fakes else ("real",)
+    missing = [f"no {name} face in {place}" for place in _ORDER for name in classes if not counts[place][name]]
     if missing:
         raise ValueError(
             f"split by {options.by}: {', '.join(missing)}; {_listing(counts)}, in {len(groups.ids)} groups; expected "
-            "real and fake faces in every split: more data, or another way to split"
+            f"{' and '.join(classes)} faces in every split: more data, or another way to split"
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,11 +25,10 @@ from batch.reports.accounting import reason_words
 from batch.reports.page import render, settings
 from batch.reports.score_items import Pictures, input_rows, suspect_views, unscored_groups
 from batch.reports.thumbs import thumbnail
-from batch.scoring.commit import ScoreCommit
 from batch.scoring.drift import Drift
 from batch.scoring.revisit import RevisitOptions, Seen, revisit
 from batch.scoring.summary import ScoreSummary
-from batch.scoring.suspicious import MOST_SUSPECTS, find
+from batch.scoring.suspicious import Findings
 from batch.storage.base import Storage
 
 _CROP_PX = 200
@@ -58,26 +57,23 @@ class _Drawings:
 
 
 def write_score_report(
-    sink: Storage, *, summary: ScoreSummary, commits: Iterable[ScoreCommit], drift: Drift, bundle: Bundle,
-    options: Mapping[str, object], pictures: PictureOptions | None, most: int = MOST_SUSPECTS,
+    sink: Storage, *, summary: ScoreSummary, findings: Findings, drift: Drift, bundle: Bundle,
+    options: Mapping[str, object], pictures: PictureOptions | None,
 ) -> str:  # fmt: skip
     """Writes the page of a run and gives its uri.
 
     Args:
         sink: the OUTPUT.
         summary: the run's.
-        commits: those of the runs that the summary adds up, in any order, read once.
+        findings: what of the runs that the summary adds up is named one by one.
         drift: the run beside earlier ones.
         bundle: what it was scored with.
         options: resolved options and versions, nested.
         pictures: None leaves every face and frame out of the page, and opens no file of the INPUTs.
-        most: suspicious items that are shown.
 
     Raises:
-        DamagedError: for a table that cannot be what was written.
-        StorageError: where OUTPUT cannot be read or written. An INPUT that cannot be read costs pictures alone.
+        StorageError: where OUTPUT cannot be written. An INPUT that cannot be read costs pictures alone.
     """
-    findings = find(sink, commits, most=most)
     shown, heat_problem = [Pictures() for _ in findings.suspects], ""
     cells = 0
     if pictures and findings.suspects:
@@ -93,7 +89,7 @@ def write_score_report(
             "bundle": bundle,
             "auc": _auc(bundle),
             "pictures": pictures is not None,
-            "inputs": input_rows(summary.inputs, summary.listed, summary.denied),
+            "inputs": input_rows(summary.inputs, summary.listed, {**summary.denied, **summary.failed}),
             "suspects": suspect_views(findings.suspects, shown, bundle.thresholds),
             "wanted": _wanted(summary),
             "heat_cells": cells,

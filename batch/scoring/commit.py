@@ -11,15 +11,14 @@ Everything that differs when a unit is done twice (timings, hosts) stands in the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
+from batch.ahead import mapped_ahead
 from batch.shards.commit import COMMITS, FACES, DataFile
 from batch.storage.base import DamagedError, MissingObjectError, Storage
 
 ITEMS, TRACKS = "items/", "tracks/"
-_READERS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,13 +108,18 @@ def places(night: str) -> tuple[str, str, str]:
     return f"{ITEMS}date={night}/", f"{TRACKS}date={night}/", FACES
 
 
-def commit_unit(sink: Storage, commit: ScoreCommit, contents: Mapping[str, bytes]) -> bool:
+def commit_unit(sink: Storage, commit: ScoreCommit, contents: Mapping[str, bytes], check: Callable[[], None]) -> bool:
     """Puts the files, then the commit. False if the unit was committed before: then our differing files are removed.
 
-    `contents` are the bytes of `commit.files` by key.
+    Args:
+        sink: OUTPUT.
+        commit: what is put last.
+        contents: the bytes of `commit.files` by key.
+        check: asked between the two, since files take a while; raises where there is to be no commit.
     """
     for file in commit.files:
         sink.put(file.key, contents[file.key])
+    check()
     if sink.put_if_absent(commit.key, commit.to_json()):
         return True
     named = {file.key for winner in read_commits(sink, [commit.key]) for file in winner.files}
@@ -132,14 +136,13 @@ def commit_keys(sink: Storage, runs: Iterable[int]) -> Iterator[str]:
 
 
 def read_commits(sink: Storage, keys: Iterable[str]) -> Iterator[ScoreCommit]:
-    """Reads commits side by side, in the order of `keys`.
+    """Reads commits side by side, in the order of `keys`; a few are held ahead of a slow reader.
 
     Raises:
         DamagedError: for one that cannot be what was written.
     """
-    with ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(lambda key: _read(sink, key), keys)
-        yield from (commit for commit in found if commit is not None)
+    found = mapped_ahead(lambda key: _read(sink, key), keys)
+    yield from (commit for commit in found if commit is not None)
 
 
 def _read(sink: Storage, key: str) -> ScoreCommit | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from batch.scoring.listing import media_of
 from batch.storage.base import Storage, StorageError
 from batch.storage.ranged import RangedFile
 
@@ -21,7 +22,7 @@ Digests = npt.NDArray[np.bytes_]
 # some other number of this form, and matches nothing).
 _WHOLE_OBJECT = re.compile(r"[0-9a-f]{32}")
 _END_BYTES = 64 << 10
-_PROBE_BYTES, _PROBES = 8 << 10, 6
+_PROBE_BYTES, _PROBES, _PROBES_BESIDE_CHECKSUM = 8 << 10, 6, 1
 _MERGE_AT = 1 << 16
 
 
@@ -79,35 +80,28 @@ class DigestSet:
 
 
 def fingerprint(storage: Storage, key: str, size_bytes: int, etag: str) -> bytes | None:
-    """16 bytes, equal for objects of equal content; None where the object cannot be read.
+    """16 bytes, equal for objects of equal content that are looked at in the same way; None where one cannot be read.
 
-    The store's checksum of the whole object where it has one, which costs no request; else `sampled`.
+    A clip that is called a picture is `unreadable`, and under its own name it is not: so what the name says is part
+    of it. Made of the store's MD5 where it has one, and three places; else of eight places, see `sampled`. An MD5
+    alone may be forged: a harmless file can be made together with a fake that has the same one (Stevens 2009).
     """
-    if not storage.is_local and _WHOLE_OBJECT.fullmatch(etag):
-        return digest16("md5", etag, str(size_bytes))
-    return sampled(storage, key, size_bytes, etag)
+    checksum = etag if not storage.is_local and _WHOLE_OBJECT.fullmatch(etag) else ""
+    looked = sampled(storage, key, size_bytes, etag, probes=_PROBES_BESIDE_CHECKSUM if checksum else _PROBES)
+    return None if looked is None else digest16(media_of(key), checksum, looked)
 
 
-def is_certain(storage: Storage, etag: str) -> bool:
-    """Whether `fingerprint` looked into the object.
-
-    An MD5 alone may be forged: a harmless file can be made together with a fake that has the same one (Stevens 2009),
-    so that a match by it is checked by `sampled` too.
-    """
-    return storage.is_local or not _WHOLE_OBJECT.fullmatch(etag)
-
-
-def sampled(storage: Storage, key: str, size_bytes: int, etag: str) -> bytes | None:
+def sampled(storage: Storage, key: str, size_bytes: int, etag: str, probes: int = _PROBES) -> bytes | None:
     """Digest of the size, of both ends, where a container keeps its index (the sizes of all packets, in an MP4), and
-    of six places between them; of the whole object if it is small. None where it cannot be read.
+    of `probes` places between them; of the whole object if it is small. None where it cannot be read.
 
-    192 KB and eight requests at most.
+    With six, 192 KB and eight requests at most.
     """
     file = RangedFile(storage, key, size_bytes, etag, block_bytes=_PROBE_BYTES)
     spans = [(0, size_bytes)]
     if size_bytes > 4 * _END_BYTES:
-        step = (size_bytes - 2 * _END_BYTES) // (_PROBES + 1)
-        between = [(_END_BYTES + step * (number + 1), _PROBE_BYTES) for number in range(_PROBES)]
+        step = (size_bytes - 2 * _END_BYTES) // (probes + 1)
+        between = [(_END_BYTES + step * (number + 1), _PROBE_BYTES) for number in range(probes)]
         spans = [(0, _END_BYTES), *between, (size_bytes - _END_BYTES, _END_BYTES)]
     made = hashlib.blake2b(b"sampled%d" % size_bytes, digest_size=DIGEST_BYTES)
     try:

@@ -97,9 +97,10 @@ class Drift:
 
 
 def compare(history: Iterable[ScoreSummary], summary: ScoreSummary) -> Drift:
-    """Holds a run against those of `history` that came before it (`summary.read_history`)."""
+    """Holds a run against those of `history` that came before it (`summary.read_history`), and are no part of it."""
     current = RunStats.of(summary)
-    before = [RunStats.of(each) for each in history if each.run < summary.run and each.total.items]
+    apart = (each for each in history if each.run < summary.run and each.run not in summary.runs)
+    before = [RunStats.of(each) for each in apart if each.total.items]
     earlier = tuple(before[-EARLIER_RUNS:])
     notes: list[str] = []
     usual, psi, limit = _scores(current, earlier, notes)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from batch.records import StoredObject
 from batch.scoring.digests import Digests, DigestSet, as_digests, find
 from batch.scoring.ledger import content_digest, crops_digest, uri_digest, version_digest
-from batch.scoring.records import MOST_ATTEMPTS, RETRIED, Item, ScoringOptions, Why
+from batch.scoring.records import MOST_ATTEMPTS, RETRIED, Item, ScoringOptions, Why, tells_of_content
 
 COLUMNS = (
     "uri_digest", "content_digest", "version_digest", "crops_digest", "fingerprint", "input", "date", "run", "unit",
@@ -51,19 +51,19 @@ class LedgerIndex:
         self._uris, first = np.unique(_joined(gathered.uris), return_index=True)
         self._inputs = _numbers(gathered.inputs, np.int32)[first]
         self._contents = np.unique(_joined(gathered.contents))
-        versions = _joined(gathered.versions)
-        self._versions, last = np.unique(versions[::-1], return_index=True)
-        last = len(versions) - 1 - last
+        self._versions, last = _last(_joined(gathered.versions))
         self._again_after = _numbers(gathered.again_after, np.int32)[last]
         self._attempts = _numbers(gathered.attempts, np.int8)[last]
-        crops = _joined(gathered.crops)
-        self._crops, places = np.unique(crops, return_index=True)
-        self._crop_units = _numbers(gathered.crop_units, np.int32)[places]
+        # The last too: what is damaged is kept anew.
+        self._crops, last = _last(_joined(gathered.crops))
+        self._crop_units = _numbers(gathered.crop_units, np.int32)[last]
+        self._crop_marks, last = _last(_joined(gathered.crop_marks))
+        self._crop_mark_units = _numbers(gathered.crop_mark_units, np.int32)[last]
         self._units = list(gathered.units)
         self._input_names = list(gathered.input_names)
         self._seen = np.zeros(len(self._uris), bool)
         self.fingerprints = DigestSet()
-        """Of what was scored, or found to have no face, with the sought bundle and options."""
+        """Of what was scored, or set aside for its content, with the sought bundle and options."""
         self.fingerprints.absorb(gathered.fingerprints)
 
     def __len__(self) -> int:
@@ -75,7 +75,7 @@ class LedgerIndex:
         """What the arrays take."""
         arrays: list[npt.NDArray[np.generic]] = [
             *(self._uris, self._inputs, self._contents, self._versions, self._again_after, self._attempts),
-            *(self._crops, self._crop_units, self._seen),
+            *(self._crops, self._crop_units, self._crop_marks, self._crop_mark_units, self._seen),
         ]
         return sum(array.nbytes for array in arrays) + self.fingerprints.state_bytes
 
@@ -96,6 +96,11 @@ class LedgerIndex:
                 yield from self._look_up(number, root_uri, page)
                 page = []
         yield from self._look_up(number, root_uri, page)
+
+    def kept_as(self, fingerprint: bytes) -> str | None:
+        """`<run>/<unit>` of a commit that kept the crops of that content, under whatever name; None for none."""
+        at = find(self._crop_marks, as_digests([fingerprint]))[0]
+        return self._units[self._crop_mark_units[at]] if at >= 0 else None
 
     def vanished(self, roots: Iterable[str]) -> int:
         """Objects of these INPUTs that were looked at once and are not listed any more. Ask when all were listed."""
@@ -150,6 +155,8 @@ class _Gathered:
         self.again_after: list[npt.NDArray[np.int32]] = []
         self.attempts: list[npt.NDArray[np.int8]] = []
         self.crop_units: list[npt.NDArray[np.int32]] = []
+        self.crop_marks: list[Digests] = []
+        self.crop_mark_units: list[npt.NDArray[np.int32]] = []
         self.units: dict[str, int] = {}
         self.input_names: dict[str, int] = {}
 
@@ -165,21 +172,31 @@ class _Gathered:
         again = np.array([reason in RETRIED for reason in reasons], bool) & (attempts < MOST_ATTEMPTS)
         self.again_after.append(np.where(again, days, _NEVER).astype(np.int32))
         self.attempts.append(attempts)
-        keeps = table.filter(table["crops_digest"].is_valid())
-        if keeps.num_rows:
-            self.crops.append(_column(keeps, "crops_digest"))
-            names = [
-                f"{run:06d}/{unit}"
-                for run, unit in zip(keeps["run"].to_pylist(), keeps["unit"].to_pylist(), strict=True)
-            ]
-            self.crop_units.append(_codes(pa.chunked_array([pa.array(names)]), self.units))
+        self._add_crops(table)
         wanted = (self._sought.bundle, self._sought.options)
         scored_with = zip(table["bundle"].to_pylist(), table["options"].to_pylist(), strict=True)
         known = [
-            mark is not None and reason not in RETRIED and pair == wanted
+            mark is not None and tells_of_content(reason) and pair == wanted
             for mark, reason, pair in zip(table["fingerprint"].to_pylist(), reasons, scored_with, strict=True)
         ]
         self.fingerprints.append(_column(table.filter(pa.array(known, pa.bool_())), "fingerprint"))
+
+    def _add_crops(self, table: pa.Table) -> None:
+        """Takes in where crops of the sought options were kept, by object and by content."""
+        keeps = table.filter(table["crops_digest"].is_valid())
+        digests = zip(keeps["crops_digest"].to_pylist(), keeps["content_digest"].to_pylist(), strict=True)
+        mine = [crops == crops_digest(content, self._sought.crops_options) for crops, content in digests]
+        keeps = keeps.filter(pa.array(mine, pa.bool_()))
+        if not keeps.num_rows:
+            return
+        named = zip(keeps["run"].to_pylist(), keeps["unit"].to_pylist(), strict=True)
+        units = _codes(pa.chunked_array([pa.array([f"{run:06d}/{unit}" for run, unit in named])]), self.units)
+        self.crops.append(_column(keeps, "crops_digest"))
+        self.crop_units.append(units)
+        outcomes = zip(keeps["fingerprint"].to_pylist(), keeps["reason"].to_pylist(), strict=True)
+        of_content = np.array([mark is not None and tells_of_content(reason) for mark, reason in outcomes], bool)
+        self.crop_marks.append(_column(keeps.filter(pa.array(of_content)), "fingerprint"))
+        self.crop_mark_units.append(units[of_content])
 
 
 def _why(known: bool, same_content: bool) -> Why:
@@ -198,6 +215,12 @@ def _codes(values: pa.ChunkedArray, names: dict[str, int]) -> npt.NDArray[np.int
     numbers = [names.setdefault(name, len(names)) for name in encoded.dictionary.to_pylist()]
     codes: npt.NDArray[np.int32] = np.array(numbers, np.int32)[encoded.indices.to_numpy()]
     return codes
+
+
+def _last(digests: Digests) -> tuple[Digests, npt.NDArray[np.int64]]:
+    """Each once, sorted, with the place where it stands last."""
+    found, from_end = np.unique(digests[::-1], return_index=True)
+    return found, len(digests) - 1 - from_end
 
 
 def _joined(parts: Sequence[Digests]) -> Digests:

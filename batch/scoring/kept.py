@@ -2,48 +2,71 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from batch.records import Box, FaceRow, MediaInfo, Reason, VideoRef, VideoResult
 from batch.schemas import FACES_VERSION, ITEMS_VERSION
 from batch.scoring.commit import read_commits
-from batch.scoring.ledger import read_groups
+from batch.scoring.ledger import read_whole
 from batch.scoring.look import pixels
 from batch.scoring.records import Looked, ScoreUnit
 from batch.shards.commit import COMMITS
-from batch.storage.base import MissingObjectError, Storage
+from batch.storage.base import DamagedError, MissingObjectError, Storage
+
+_LOG = logging.getLogger(__name__)
 
 
 def recall(sink: Storage, unit: ScoreUnit, crop_size: int) -> Looked | None:
-    """The unit's items as the commit that kept their crops saw them; None if that is not there any more.
+    """The unit's items as the commit that kept their crops saw them, under their own names or as equal content.
 
-    Raises:
-        DamagedError: for a shard that cannot be what was written.
+    None if that is not there any more, or is damaged: then the items themselves are looked at.
     """
     start = time.perf_counter()
+    try:
+        found = _recalled(sink, unit, crop_size)
+    except (MissingObjectError, DamagedError) as error:
+        _LOG.warning("kept crops of %s are not used: %s", unit.kept, error)
+        return None
+    if found is None:
+        return None
+    results, crops = found
+    return Looked(results=results, crops=crops, seconds={"recall": time.perf_counter() - start}, recalled=True)
+
+
+def _recalled(
+    sink: Storage, unit: ScoreUnit, crop_size: int
+) -> tuple[tuple[VideoResult, ...], npt.NDArray[np.uint8]] | None:
     commit = next(read_commits(sink, [f"{COMMITS}{unit.kept}.json"]), None)
     if commit is None:
         return None
-    wanted = {item.key: item.video for item in unit.items}
+    rows = read_whole(sink, commit.items, ITEMS_VERSION).to_pylist()
+    by_content = {row["fingerprint"]: row for row in rows if row["fingerprint"] is not None}
+    by_name = {(row["key"], row["etag"]): row for row in rows}
+    picked: list[Mapping[str, Any]] = []
+    for item in unit.items:
+        mark = item.fingerprint.hex() if item.fingerprint else ""
+        row = by_content.get(mark) or by_name.get((item.key, item.etag))
+        if row is None:
+            return None
+        picked.append(row)
     faces: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    try:
-        items = {
-            row["key"]: row for group in read_groups(sink, commit.items, ITEMS_VERSION) for row in group.to_pylist()
-        }
-        for group in read_groups(sink, commit.faces, FACES_VERSION) if commit.faces else ():
-            for row in group.to_pylist():
-                if row["video_key"] in wanted:
-                    faces[row["video_key"]].append(row)
-    except MissingObjectError:
-        return None
-    if not wanted.keys() <= items.keys():
-        return None
-    results = tuple(_result(wanted[item.key], items[item.key], faces[item.key]) for item in unit.items)
-    encoded = [row["image"]["bytes"] for item in unit.items for row in faces[item.key]]
-    return Looked(results=results, crops=pixels(encoded, crop_size), seconds={"recall": time.perf_counter() - start})
+    if commit.faces is not None:
+        table = read_whole(sink, commit.faces, FACES_VERSION)
+        names = pa.array(sorted({row["key"] for row in picked}))
+        for face in table.filter(pc.is_in(table["video_key"], value_set=names)).to_pylist():
+            faces[face["video_key"]].append(face)
+    results = tuple(_result(item.video, row, faces[row["key"]]) for item, row in zip(unit.items, picked, strict=True))
+    encoded = [face["image"]["bytes"] for row in picked for face in faces[row["key"]]]
+    return results, pixels(encoded, crop_size)
 
 
 def _result(video: VideoRef, item: Mapping[str, Any], faces: list[Mapping[str, Any]]) -> VideoResult:

@@ -7,21 +7,22 @@ a new object whose content was scored on an earlier night.
 from __future__ import annotations
 
 import itertools
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+from batch.ahead import mapped_ahead
 from batch.records import StoredObject
 from batch.scoring.digests import fingerprint
 from batch.scoring.index import LedgerIndex
 from batch.scoring.listing import FilterOptions, list_media
 from batch.scoring.newest import newest_first
 from batch.scoring.records import Item, Why
+from batch.scoring.waiting import Waiting
 from batch.shards.purged import Purged, video_digest
-from batch.storage.base import Storage, StorageError
+from batch.storage.base import AccessError, Storage, StorageError
 
-_READERS = 16
+_READERS = 32
 _READ_AHEAD = 64
 
 
@@ -58,12 +59,12 @@ class Planner:
         """Of them, those that were taken down."""
         self.pending: Counter[Why] = Counter()
         """Those that are to be looked at."""
-        self.beyond_limit = 0
-        """Of them, those that the limit leaves for another run."""
         self.denied: dict[str, str] = {}
-        """INPUTs that could not be listed to their end, with the error."""
-        self.twins: dict[bytes, list[Item]] = {}
-        """Items by the fingerprint of another that is or was scored."""
+        """INPUTs that refused to be listed to their end, with the error."""
+        self.failed: dict[str, str] = {}
+        """INPUTs whose listing broke off, with the error; another run may have more luck."""
+        self.twins = Waiting()
+        """Items with the fingerprint of another that is or was scored."""
 
     def items(self) -> Iterator[Item]:
         """What is to be scored."""
@@ -74,19 +75,23 @@ class Planner:
             pending = itertools.islice(pending, self._options.limit)
         for item in self._fingerprinted(pending):
             if item.fingerprint is not None and not self._index.fingerprints.add(item.fingerprint):
-                self.twins.setdefault(item.fingerprint, []).append(item)
+                self.twins.add(item)
+            elif item.fingerprint is not None and item.kept is None:
+                yield replace(item, kept=self._index.kept_as(item.fingerprint))
             else:
                 yield item
-        if self._options.limit is not None:
-            self.beyond_limit = max(0, self.pending.total() - self._options.limit)
+
+    @property
+    def beyond_limit(self) -> int:
+        """Of what is to be looked at, what the limit leaves for another run."""
+        limit = self._options.limit
+        return 0 if limit is None else max(0, self.pending.total() - limit)
 
     def vanished(self) -> int:
         """Objects that were looked at once, and that the INPUTs which were listed to their end do not list any more."""
-        return self._index.vanished(each.root for each in self._inputs if each.root not in self.denied)
-
-    def twin_count(self) -> int:
-        """Items that wait for another's result."""
-        return sum(len(items) for items in self.twins.values())
+        return self._index.vanished(
+            each.root for each in self._inputs if each.root not in {**self.denied, **self.failed}
+        )
 
     def _of_input(self, number: int) -> Iterator[Item]:
         source, filters = self._inputs[number], self._options.filters
@@ -98,8 +103,10 @@ class Planner:
                 if item is not None:
                     self.pending[item.why] += 1
                     yield item
-        except StorageError as error:
+        except AccessError as error:
             self.denied[source.root] = str(error)
+        except StorageError as error:
+            self.failed[source.root] = str(error)
 
     def _may_be_scored(self, source: Storage, each: StoredObject) -> bool:
         gone = bool(self._purged) and video_digest(source.uri(each.key)) in self._purged.videos
@@ -113,16 +120,9 @@ class Planner:
 
     def _fingerprinted(self, items: Iterable[Item]) -> Iterator[Item]:
         """Reads what fingerprints need ahead of the stream, since a store answers slowly."""
-        with ThreadPoolExecutor(_READERS) as pool:
-            ahead: deque[tuple[Item, Future[bytes | None]]] = deque()
-            for item in items:
-                source = self._inputs[item.input]
-                ahead.append((item, pool.submit(fingerprint, source, item.key, item.size_bytes, item.etag)))
-                if len(ahead) > _READ_AHEAD:
-                    yield _marked(*ahead.popleft())
-            while ahead:
-                yield _marked(*ahead.popleft())
 
+        def marked(item: Item) -> Item:
+            source = self._inputs[item.input]
+            return replace(item, fingerprint=fingerprint(source, item.key, item.size_bytes, item.etag))
 
-def _marked(item: Item, made: Future[bytes | None]) -> Item:
-    return replace(item, fingerprint=made.result())
+        return mapped_ahead(marked, items, threads=_READERS, ahead=_READ_AHEAD)

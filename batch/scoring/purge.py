@@ -1,8 +1,9 @@
 """Items by name in, a scoring output without them out, and a record of digests by which the next run refuses them.
 
 Taken out: every row, track and kept crop of the items, over all nights; those of others that were found to have the
-same content; their rows in the ledger; and the page, which may show them. Counts in summaries stay, since they name
-nobody. The record is written first and finished last, so that a purge which was cut off goes on with the next one.
+same content; their rows in the ledger; their names in summaries, of which counts stay, since they name nobody; and the
+page, which may show them. The record is written first and finished last, so that a purge which was cut off goes on with
+the next one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from batch.scoring.commit import ScoreCommit, commit_keys, file_name, read_commits
 from batch.scoring.ledger import LedgerFile, put_part, read_ledger_files
 from batch.scoring.runs import check_free, run_numbers
+from batch.scoring.summary import forget
 from batch.scoring.write import count_rows
 from batch.shards.commit import DataFile, sha256
 from batch.shards.purge_faces import PurgeReport
@@ -50,6 +52,7 @@ def purge_scores(sink: Storage, names: Sequence[str]) -> PurgeReport:
             faces += _take_out(sink, commit, purged)
         for file in read_ledger_files(sink):
             _take_out_of_ledger(sink, file, purged)
+        forget(sink, lambda uri: video_digest(uri) in purged.videos)
         sink.delete(_PAGE)
     for each in purged.unfinished:
         sink.put(each.key, each.finished().to_json())

@@ -96,3 +96,13 @@ class Looked:
     """All faces of all results in their order, RGB, shape (faces, side, side, 3)."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """`wall`, and extraction's stages summed."""
+    recalled: bool = False
+    """Whether these are kept crops, which need not be kept again."""
+
+
+def tells_of_content(reason: str | None) -> bool:
+    """Whether an outcome comes of what is in a file: a score (no reason), or a reason that sets a sound file aside.
+
+    A fault may come of the decoder, of memory or of the store, so that equal content need not share it.
+    """
+    return reason is None or Reason(reason).is_content

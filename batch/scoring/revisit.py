@@ -121,7 +121,7 @@ def revisit(
         wanted={(ref.part, ref.key): suspects[place].followed[0].top for place, ref in refs.items()},
     )
     end_s = time.monotonic() + used.seconds
-    seen = [Seen(problem="scored under another name on an earlier night") for _ in suspects]
+    seen = [Seen(problem=_not_opened(each, numbers)) for each in suspects]
     workers = min(used.processes, -(-len(places) // _FILES_A_PROCESS))
     with ThreadPoolExecutor(max(1, workers)) as pool:
         shares = [{place: refs[place] for place in places[number::workers]} for number in range(workers)]
@@ -129,6 +129,13 @@ def revisit(
             for place, each in found.items():
                 seen[place] = each
     return tuple(seen)
+
+
+def _not_opened(suspect: Suspect, numbers: Mapping[str, int]) -> str:
+    """Why a suspect is not opened at all."""
+    if suspect.input not in numbers:
+        return f"it was scored by a run that did not end, and this one does not look at {suspect.input}"
+    return "scored under another name on an earlier night"
 
 
 def _look(share: Mapping[int, VideoRef], finder: FrameFinder, limits: LimitOptions, end_s: float) -> dict[int, Seen]:

@@ -2,7 +2,8 @@
 
 The one with the highest number holds OUTPUT. It shows that it lives by writing its claim anew; a run that ended says
 so in it. Who finds the highest claim dead (its process gone, or silent for `STALE_S`) takes the next number. Its
-workers commit no more from then on: `still_held` is asked before every commit.
+workers commit no more from then on: `check_held` is asked right before every commit. What of it slips in between all
+the same, after the next run has read what there is, is removed by `drop_late`: that run looks at those items itself.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from batch.scoring.commit import commit_keys
 from batch.storage.base import DamagedError, MissingObjectError, Storage, StorageError
 
 RUNS = "runs/"
@@ -135,6 +137,26 @@ def claimed(sink: Storage, last: int, claim: Claim) -> Iterator[Claim]:
 def still_held(sink: Storage, run: int) -> bool:
     """Whether no later run has taken OUTPUT over."""
     return not sink.exists(run_key(run + 1))
+
+
+def check_held(sink: Storage, run: int) -> None:
+    """Raises `RuntimeError` if a later run has taken OUTPUT over."""
+    if not still_held(sink, run):
+        raise RuntimeError(f"{sink.root}: run {run + 1} has taken this output over")
+
+
+def drop_late(sink: Storage, runs: Iterable[int], known: Container[str]) -> int:
+    """Removes commits that came after their run was taken for dead; gives their number.
+
+    Args:
+        sink: OUTPUT.
+        runs: those that were killed.
+        known: keys of the commits that were read when the ledger was.
+    """
+    late = [key for key in commit_keys(sink, runs) if key not in known]
+    for key in late:
+        sink.delete(key)
+    return len(late)
 
 
 def new_claim(*, night: str, inputs: tuple[str, ...], bundle: str, options: str) -> Claim:

@@ -1,11 +1,15 @@
-"""`summary.json`: all that an alert needs of a run, added up from commits; `history/<run>.json` keeps each of them."""
+"""`summary.json`: all that an alert needs of a run, added up from commits; `history/<run>.json` keeps each of them.
+
+It tells of the last run that found something to do. One that found nothing leaves its figures, and says in
+`last_check` alone that it came.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 from batch.records import Reason
 from batch.scoring.commit import ScoreCommit
@@ -14,6 +18,7 @@ from batch.shards.summary import SUMMARY
 from batch.storage.base import DamagedError, Storage
 
 HISTORY = "history/"
+MOST_LIKELY_FAKE = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +52,32 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LikelyFake:
+    """An item in the band `likely fake`, for an alert to name."""
+
+    uri: str
+    probability: float
+    uncertainty: float | None
+    others: int = 0
+    """Further items of the run with the same content."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastCheck:
+    """How the last run ended, whether it found something to do or not."""
+
+    at: str
+    """UTC, ISO 8601."""
+    exit_code: int
+    pending: int
+    """What there was to look at."""
+    vanished: int
+    """Objects in the ledger that were not listed any more."""
+    denied: Mapping[str, str]
+    """INPUTs that refused access or could not be listed, with the error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreSummary:
     """The content of `summary.json`."""
 
@@ -67,7 +98,7 @@ class ScoreSummary:
     listed: Mapping[str, int]
     """Media objects by INPUT."""
     denied: Mapping[str, str]
-    """INPUTs that refused access or failed, with the error: what of them is not scored is left."""
+    """INPUTs that refused access, with the error: what of them is not scored is left."""
     filtered: int
     """Listed objects that the filters leave out."""
     pending: int
@@ -84,15 +115,25 @@ class ScoreSummary:
     """Summed over tasks by stage; `wall` is this run's."""
     rates: Mapping[str, float]
     """This run's `items_per_second` and `crops_per_second`, from its first unit's start to the last one's end;
-    `model_busy`: the share of that time for which each model computed, on average."""
+    `model_busy`: the share of the time since it was started for which each model computed, on average."""
     runtime: str = ""
-    """What computed the network: `keras` or `openvino`; empty where no actor was needed."""
+    """What computed the network: `keras` or `openvino`, or both with a comma between; empty where no actor was
+    needed."""
     precision: str = "float32"
     """Of its arithmetic."""
     drift: tuple[str, ...] = ()
     """In what the run is unlike earlier ones, a line each: `scoring.drift`."""
     psi: float | None = None
     """Population stability index of its scores, where there was enough to compare."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """INPUTs whose listing broke off though access was granted, with the error; another run may have more luck."""
+    exit_code: int = 0
+    """What the run ended with: 1 failed, 3 faults or 4 drift and `--strict`."""
+    problem: str = ""
+    """Why it failed, where no INPUT is the reason."""
+    likely_fake: tuple[LikelyFake, ...] = ()
+    """Up to `MOST_LIKELY_FAKE`, the highest scores first, each content once; all are in the items tables."""
+    last_check: LastCheck | None = None
 
     def to_json(self) -> bytes:
         """The file's content."""
@@ -110,34 +151,74 @@ class ScoreSummary:
         raw["inputs"] = {name: _tally(value) for name, value in raw["inputs"].items()}
         raw["runs"] = tuple(raw["runs"])
         raw["drift"] = tuple(raw.get("drift", ()))
+        raw["likely_fake"] = tuple(LikelyFake(**each) for each in raw.get("likely_fake", ()))
+        if raw.get("last_check") is not None:
+            raw["last_check"] = LastCheck(**raw["last_check"])
         return cls(**raw)
 
     @property
     def history_key(self) -> str:
         """Where it is kept for later runs to be held against."""
-        return f"{HISTORY}{self.run:06d}.json"
+        return history_key(self.run)
+
+
+def history_key(run: int) -> str:
+    """`history/<run>.json`."""
+    return f"{HISTORY}{run:06d}.json"
 
 
 def write_summary(sink: Storage, summary: ScoreSummary) -> None:
-    """Puts it in both places."""
+    """Puts it in both places. What earlier runs left that it adds up goes: they were killed before they ended."""
     sink.put(summary.history_key, summary.to_json())
     sink.put(SUMMARY, summary.to_json())
+    for run in summary.runs:
+        if run != summary.run:
+            sink.delete(history_key(run))
 
 
-def read_history(sink: Storage, last: int | None = None) -> list[ScoreSummary]:
-    """The summaries of earlier runs, oldest first; of the last so many.
+def note_check(sink: Storage, check: LastCheck) -> None:
+    """Says in the last summary that a run came which found nothing to do; no summary, no word.
+
+    Raises:
+        DamagedError: for one that is damaged.
+    """
+    for summary in read_history(sink, last=1):
+        write_summary(sink, replace(summary, last_check=check))
+
+
+def read_history(sink: Storage, last: int | None = None, *, with_items: bool = False) -> list[ScoreSummary]:
+    """The summaries of earlier runs, oldest first; of the last so many, or of the last so many that had items.
 
     Raises:
         DamagedError: for one that is damaged.
     """
     keys = [item.key for item in sink.list(HISTORY) if item.key.endswith(".json")]
-    found = []
-    for key in keys if last is None else keys[-last:]:
-        try:
-            found.append(ScoreSummary.from_json(sink.read(key)))
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedError(f"damaged summary {sink.uri(key)}: {error}") from error
-    return found
+    found: list[ScoreSummary] = []
+    for key in reversed(keys):
+        if last is not None and len(found) >= last:
+            break
+        summary = _read(sink, key)
+        if summary.total.items or not with_items:
+            found.append(summary)
+    return found[::-1]
+
+
+def forget(sink: Storage, is_gone: Callable[[str], bool]) -> None:
+    """Takes the names of items out of all summaries. Counts stay, since they name nobody."""
+    for key in [*(item.key for item in sink.list(HISTORY) if item.key.endswith(".json")), SUMMARY]:
+        if not sink.exists(key):
+            continue
+        summary = _read(sink, key)
+        left = tuple(each for each in summary.likely_fake if not is_gone(each.uri))
+        if left != summary.likely_fake:
+            sink.put(key, replace(summary, likely_fake=left).to_json())
+
+
+def _read(sink: Storage, key: str) -> ScoreSummary:
+    try:
+        return ScoreSummary.from_json(sink.read(key))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"damaged summary {sink.uri(key)}: {error}") from error
 
 
 @dataclass(slots=True)

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batch.ahead import mapped_ahead
+from batch.records import Reason
 from batch.schemas import ITEMS_VERSION, items_schema
 from batch.scoring.commit import ScoreCommit, commit_keys, read_commits
-from batch.scoring.digests import is_certain, sampled
+from batch.scoring.digests import Digests, as_digests, find
 from batch.scoring.ledger import LedgerFile, ledger_tables, read_groups
-from batch.scoring.records import RETRIED, Item, ScoreUnit
+from batch.scoring.records import Item, ScoreUnit, tells_of_content
 from batch.scoring.tables import Recipe, twin_row
 from batch.scoring.units import make_unit
+from batch.scoring.waiting import Verdict, Waiting
 from batch.scoring.write import UnitReport, write_twins
 from batch.storage.base import Storage
 
 _ROWS_A_UNIT = 1000
 
-Twins = Mapping[bytes, Sequence[Item]]
-"""Items by fingerprint."""
+Original = tuple[bytes, Verdict, dict[str, Any]]
+"""A fingerprint, what it means for others with the same, and the row."""
 
 
 class TwinWriter:
     """Gives twins the rows of what was scored, and says which of them must be looked at after all."""
 
-    def __init__(self, sink: Storage, inputs: Sequence[Storage], recipe: Recipe) -> None:
-        self._sink, self._inputs, self._recipe = sink, inputs, recipe
-        self.left: list[Item] = []
-        """Their originals were not scored in this run: another night's work."""
-        self.unlike: list[Item] = []
-        """Equal checksums and unlike content, or an original that is gone: these are to be scored."""
+    def __init__(self, sink: Storage, recipe: Recipe, in_time: Callable[[], bool] = lambda: True) -> None:
+        """`in_time` is asked before each commit: what is not begun then is left."""
+        self._sink, self._recipe, self._in_time = sink, recipe, in_time
+        self._twins = Waiting()
+        self.later = 0
+        """Their originals were not looked at in this run, or took too long: another night's work."""
+        self.apart = 0
+        """Their originals met a fault, which need not be theirs: these are to be looked at, see `again`."""
 
-    def write(self, twins: Twins, files: Sequence[LedgerFile], runs: Iterable[int]) -> Iterator[UnitReport]:
+    def write(self, twins: Waiting, files: Sequence[LedgerFile], runs: Iterable[int]) -> Iterator[UnitReport]:
         """Commits the twins' rows.
 
         Args:
@@ -42,61 +48,64 @@ class TwinWriter:
             files: the ledger of earlier runs.
             runs: runs that are not in it, this one among them.
         """
-        if not twins:
+        if not twins or not self._in_time():
             return
-        found: dict[bytes, dict[str, Any]] = {}
-        for commit in read_commits(self._sink, self._commits(twins, files, runs)):
-            found.update(self._originals(commit, twins))
-        held: dict[int, list[tuple[Item, dict[str, Any]]]] = {}
-        for mark, items in twins.items():
-            for item in items:
-                if mark not in found:
-                    self.left.append(item)
-                elif not self._same(item, found[mark]):
-                    self.unlike.append(item)
-                else:
-                    held.setdefault(item.input, []).append((item, twin_row(item, found[mark], self._recipe)))
-        for pairs in held.values():
-            for start in range(0, len(pairs), _ROWS_A_UNIT):
-                yield self._commit(pairs[start : start + _ROWS_A_UNIT])
+        self._twins, wanted = twins, twins.marks()
+        commits = read_commits(self._sink, self._commits(wanted, files, runs))
+        for originals in mapped_ahead(lambda commit: self._originals(commit, wanted), commits):
+            twins.settle(originals)
+            if not self._in_time():
+                return
+        self.later, self.apart = twins.count(Verdict.LATER), twins.count(Verdict.APART)
+        for _, of_input in itertools.groupby(twins.settled(Verdict.SHARED), key=lambda pair: pair[0].input):
+            while pairs := list(itertools.islice(of_input, _ROWS_A_UNIT)):
+                if not self._in_time():
+                    return
+                yield self._commit(pairs)
 
-    def _commits(self, twins: Twins, files: Sequence[LedgerFile], runs: Iterable[int]) -> Iterator[str]:
+    def again(self) -> Iterator[Item]:
+        """Those that are to be looked at, by INPUT."""
+        return (item for item, _ in self._twins.settled(Verdict.APART))
+
+    def _commits(self, wanted: Digests, files: Sequence[LedgerFile], runs: Iterable[int]) -> Iterator[str]:
         """Keys of the commits in which originals may stand: found in the ledger, and all of the runs."""
-        wanted = pa.array(list(twins), pa.binary(16))
         named: dict[str, None] = {}
         for table in ledger_tables(self._sink, files, ["fingerprint", "run", "unit", "bundle", "options"]):
             mine = pc.and_(
                 pc.equal(table["bundle"], self._recipe.bundle), pc.equal(table["options"], self._recipe.options)
             )
-            hits = table.filter(pc.and_(mine, pc.is_in(table["fingerprint"], value_set=wanted)))
+            hits = _with_marks(table.filter(mine), wanted)
             for run, unit in zip(hits["run"].to_pylist(), hits["unit"].to_pylist(), strict=True):
                 named[f"commits/{run:06d}/{unit}.json"] = None
         yield from named
         yield from commit_keys(self._sink, runs)
 
-    def _originals(self, commit: ScoreCommit, twins: Twins) -> dict[bytes, dict[str, Any]]:
+    def _originals(self, commit: ScoreCommit, wanted: Digests) -> list[Original]:
         if (commit.bundle, commit.options) != (self._recipe.bundle, self._recipe.options):
-            return {}
-        found = {}
-        wanted = pa.array([mark.hex() for mark in twins])
-        for group in read_groups(self._sink, commit.items, ITEMS_VERSION):
-            for row in group.filter(pc.is_in(group["fingerprint"], value_set=wanted)).to_pylist():
-                if row["reason"] not in RETRIED:
-                    found[bytes.fromhex(row["fingerprint"])] = row
-        return found
-
-    def _same(self, item: Item, original: Mapping[str, Any]) -> bool:
-        """Whether a match holds; one by the store's checksum is checked by reading a part of both."""
-        source = self._inputs[item.input]
-        if is_certain(source, item.etag):
-            return True
-        home = next((each for each in self._inputs if each.root == original["input"]), None)
-        if home is None:
-            return False
-        mine = sampled(source, item.key, item.size_bytes, item.etag)
-        return mine is not None and mine == sampled(home, original["key"], original["size_bytes"], original["etag"])
+            return []
+        return [
+            (bytes.fromhex(row["fingerprint"]), _verdict(row["reason"]), row)
+            for group in read_groups(self._sink, commit.items, ITEMS_VERSION)
+            for row in _with_marks(group, wanted).to_pylist()
+        ]
 
     def _commit(self, pairs: Sequence[tuple[Item, dict[str, Any]]]) -> UnitReport:
         unit: ScoreUnit = make_unit([item for item, _ in pairs], f"twins of run {self._recipe.run}")
-        table = pa.Table.from_pylist([row for _, row in pairs], schema=items_schema())
-        return write_twins(self._sink, unit, table, self._recipe)
+        rows = [twin_row(item, row, self._recipe) for item, row in pairs]
+        return write_twins(self._sink, unit, pa.Table.from_pylist(rows, schema=items_schema()), self._recipe)
+
+
+def _verdict(reason: str | None) -> Verdict:
+    if tells_of_content(reason):
+        return Verdict.SHARED
+    return Verdict.LATER if reason == Reason.TIMEOUT else Verdict.APART
+
+
+def _with_marks(table: pa.Table, wanted: Digests) -> pa.Table:
+    """Rows whose fingerprint, bytes or their hex digits, is one of the wanted. A hash set of them a call would cost
+    more than the rows.
+    """
+    table = table.filter(table["fingerprint"].is_valid())
+    marks = table["fingerprint"].to_pylist()
+    digests = as_digests([bytes.fromhex(mark) if isinstance(mark, str) else mark for mark in marks])
+    return table.filter(pa.array(find(wanted, digests) >= 0, pa.bool_()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ MOST_CROPS = 1024
 """Where faces crowd, a unit ends after so many crops (154 MB), and what is left of it becomes another."""
 _FIRST_FRAMES = 32
 _GROWS_EVERY = 8
+_MOST_OPEN = 64
 
 
 @dataclass(slots=True)
@@ -29,24 +31,30 @@ class _Open:
 def cut_units(items: Iterable[Item], frames: int, salt: str) -> Iterator[ScoreUnit]:
     """Cuts a stream of items into units of one INPUT each, and of one commit where their crops were kept.
 
+    Items with kept crops and without may come in turns: each kind has a unit of its own that stays open. At most
+    `_MOST_OPEN` are open; the one that has waited longest for an item goes as it is.
+
     Args:
         items: in any order; those of a listing come in its order.
         frames: looked at in a video.
         salt: what else names a unit: run, bundle, options.
     """
-    held: dict[int, _Open] = {}
+    held: OrderedDict[tuple[int, str | None], _Open] = OrderedDict()
     made = 0
     for item in items:
-        unit = held.setdefault(item.input, _Open())
+        name = item.input, item.kept
         target = min(UNIT_FRAMES, _FIRST_FRAMES << (made // _GROWS_EVERY))
         weight = frames if media_of(item.key) == "video" else 1
-        apart = unit.items and unit.items[0].kept != item.kept
-        if unit.items and (apart or unit.frames + weight > target):
-            yield make_unit(unit.items, salt)
+        if name in held and held[name].frames + weight > target:
+            yield make_unit(held.pop(name).items, salt)
             made += 1
-            unit = held[item.input] = _Open()
+        unit = held.setdefault(name, _Open())
         unit.items.append(item)
         unit.frames += weight
+        held.move_to_end(name)
+        if len(held) > _MOST_OPEN:
+            yield make_unit(held.popitem(last=False)[1].items, salt)
+            made += 1
     for unit in held.values():
         yield make_unit(unit.items, salt)
 

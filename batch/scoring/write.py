@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from batch.scoring.commit import ScoreCommit, commit_unit, file_name, places
 from batch.scoring.records import Looked, ScoreUnit
-from batch.scoring.runs import now, still_held
+from batch.scoring.runs import check_held, now
 from batch.scoring.tables import BINS, Recipe, UnitTables
 from batch.shards.commit import DataFile
 from batch.shards.write import data_file, faces_table, parquet_bytes
@@ -37,7 +37,7 @@ def write_unit(
     Raises:
         RuntimeError: if a later run has taken OUTPUT over.
     """
-    keeps = recipe.keep_crops and unit.kept is None
+    keeps = recipe.keep_crops and not looked.recalled
     crops = None
     if keeps and len(looked.crops):
         crops = faces_table(looked.results, recipe.roots[unit.input], recipe.crops_options)
@@ -108,9 +108,9 @@ def _commit(
         started_at=now(),
         host=socket.gethostname(),
     )
-    if not still_held(sink, recipe.run):
-        raise RuntimeError(f"{sink.root}: run {recipe.run + 1} has taken this output over")
-    return UnitReport(commit=commit, won=commit_unit(sink, commit, contents))
+    check_held(sink, recipe.run)
+    won = commit_unit(sink, commit, contents, lambda: check_held(sink, recipe.run))
+    return UnitReport(commit=commit, won=won)
 
 
 def count_rows(items: pa.Table) -> dict[str, Any]:

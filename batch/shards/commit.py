@@ -9,15 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
+from batch.ahead import mapped_ahead
 from batch.storage.base import DamagedError, MissingObjectError, Storage
 
 COMMITS = "commits/"
 FACES = "faces/"
 OUTCOMES = "outcomes/"
-_READERS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,11 +98,11 @@ def committed_keys(sink: Storage) -> Iterator[str]:
 def read_commits(sink: Storage, keys: Iterable[str] | None = None) -> Iterator[Commit]:
     """Reads commits side by side, in the order of `keys` (default: all).
 
-    A commit that vanishes between listing and reading is passed over; a damaged one raises `DamagedError`.
+    A commit that vanishes between listing and reading is passed over; a damaged one raises `DamagedError`. A few are
+    held ahead of a slow reader, however many there are.
     """
-    with ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(lambda key: _read(sink, key), committed_keys(sink) if keys is None else keys)
-        yield from (commit for commit in found if commit is not None)
+    found = mapped_ahead(lambda key: _read(sink, key), committed_keys(sink) if keys is None else keys)
+    yield from (commit for commit in found if commit is not None)
 
 
 def _read(sink: Storage, key: str) -> Commit | None:

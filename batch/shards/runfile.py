@@ -74,6 +74,14 @@ def claim_output(sink: Storage, run: RunFile) -> None:
     Raises:
         ValueError: if OUTPUT holds something else, or was made with other options (both values are named).
     """
+    check_claim(sink, run)
+    if not sink.exists(RUN):
+        sink.put_if_absent(RUN, run.to_json())
+        check_claim(sink, run)
+
+
+def check_claim(sink: Storage, run: RunFile) -> None:
+    """Whether `claim_output` would make OUTPUT this run's; writes nothing, and raises as it does."""
     if not sink.exists(RUN):
         first = next(iter(sink.list()), None)
         if first is not None:
@@ -81,7 +89,7 @@ def claim_output(sink: Storage, run: RunFile) -> None:
                 f"output {sink.root}: not empty and not ours (it holds {first.key} and no {RUN}); expected an empty "
                 "place or an earlier output of this job"
             )
-        sink.put_if_absent(RUN, run.to_json())
+        return
     there = read_run(sink, run.kind)
     if there.input != run.input:
         raise ValueError(f"output {sink.root}: made from input {there.input}, got {run.input}; choose another output")

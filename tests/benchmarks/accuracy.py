@@ -6,8 +6,8 @@
 
 `swaps.py` makes the data from the photographs of `../shared/utkface`; the project's own index, near-duplicates, split
 by source, reader, `fit` and evaluation do the rest. Rows: `cnn`, from scratch; `frozen-last` and `frozen`, the head
-alone on Xception's features (last, and of three depths); `whole`, fine-tuned; `self-blended`, fine-tuned on fakes made
-of the real photographs, no fake seen. Each of them also scores the real clips of `../shared/corpus`, and
+alone on Xception's features (last, and of several depths); `whole`, fine-tuned; `self-blended`, fine-tuned on fakes
+made of the real photographs, no fake seen. Each of them also scores the real clips of `../shared/corpus`, and
 `clips` learns on those alone, everybody who shares a clip with the tested person left out.
 
 The log-loss is of the network's own probabilities, before calibration. Intervals are 95%, by a bootstrap over pairs of
@@ -84,6 +84,7 @@ class Data:
 _XCEPTION = NetworkOptions(model="xception", weights=str(WEIGHTS))
 _ROBUST, _PLAIN = DataOptions(), DataOptions(augment="none")
 _HEAD = FitOptions(head_epochs=60, epochs=0, head_learning_rate=3e-3)
+_SCALED_HEAD = replace(_HEAD, head_learning_rate=1e-3)
 ROWS = {
     "cnn": Row(
         side=128, network=NetworkOptions(model="cnn"), data=DataOptions(augment="reference"),
@@ -93,7 +94,7 @@ ROWS = {
         side=224, network=_XCEPTION, data=_PLAIN, fit=_HEAD, target="", facts="0.82 / 0.91 / 0.40; clips 0.5",
     ),
     "frozen": Row(
-        side=224, network=replace(_XCEPTION, features="multi"), data=_PLAIN, fit=_HEAD,
+        side=224, network=replace(_XCEPTION, features="multi"), data=_PLAIN, fit=_SCALED_HEAD,
         target="0.93", facts="0.94 / 0.98 / 0.17; clips 0.5",
     ),
     "whole": Row(

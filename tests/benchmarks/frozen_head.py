@@ -19,7 +19,8 @@ sys.path.insert(0, str(ROOT))
 
 from batch.model.fit.options import FitOptions  # noqa: E402
 from batch.model.fit.schedules import learning_rate  # noqa: E402
-from batch.model.network import NetworkOptions  # noqa: E402
+from batch.model.fit.standardize import STEPS, set_moments  # noqa: E402
+from batch.model.network import STANDARDIZE, NetworkOptions  # noqa: E402
 from batch.model.plan import DataOptions, EpochPlan, Rows, plan_epoch, plan_scan  # noqa: E402
 from batch.model.reader import FaceReader  # noqa: E402
 from batch.model.records import UNUSED, EpochRecord, FaceIndex, Scores  # noqa: E402
@@ -39,7 +40,8 @@ class FrozenNetwork:
 
         self._model = build_network(network, side)
         self._head = self._model.get_layer("logit")
-        self._below = keras.Model(self._model.input, self._head.input)
+        self._scale = [layer for layer in self._model.layers if layer.name == STANDARDIZE]
+        self._below = keras.Model(self._model.input, (self._scale or [self._head])[0].input)
         self._below.jit_compile = keras.backend.backend() == "jax"
         self._fresh = self._head.get_weights()
         self.width = int(self._head.input.shape[-1])
@@ -57,6 +59,19 @@ class FrozenNetwork:
 
     def logits(self, features: Floats) -> Floats:
         """Log-odds of fake, shape (n,)."""
+        return self._weighted(self._scaled(features))
+
+    def _set_scale(self, features: Floats) -> None:
+        for layer in self._scale:
+            set_moments(layer, np.concatenate([[len(features)], features.sum(axis=0), (features**2).sum(axis=0)])[None])
+
+    def _scaled(self, features: Floats) -> Floats:
+        for layer in self._scale:
+            mean, variance = (np.asarray(value, np.float32) for value in layer.get_weights())
+            features = (features - mean) / np.sqrt(variance + layer.epsilon)
+        return features
+
+    def _weighted(self, features: Floats) -> Floats:
         kernel, bias = (np.asarray(value, np.float32) for value in self._head.get_weights())
         return np.asarray(features @ kernel[:, 0] + bias, np.float32)
 
@@ -73,6 +88,10 @@ class FrozenNetwork:
         """
         from batch.model.fit.optimizers import build_optimizer
 
+        plan = plan_epoch(index, train, data, 1)
+        looked_at = np.concatenate([_step_of(plan, step)[0] for step in range(min(STEPS, plan.steps))])
+        self._set_scale(features[looked_at])
+        features = self._scaled(features)
         self._head.set_weights(self._fresh)
         optimizer = build_optimizer(options, self._head.trainable_variables)
         history: list[EpochRecord] = []
@@ -84,7 +103,7 @@ class FrozenNetwork:
                 rows, labels, weights = _step_of(plan, step)
                 gradient = self._gradient(features[rows], labels, weights, options.label_smoothing)
                 optimizer.apply(gradient, self._head.trainable_variables)
-            loss = _log_loss(self.logits(features[held_out]), index.labels[held_out])
+            loss = _log_loss(self._weighted(features[held_out]), index.labels[held_out])
             history.append(_record(epoch, loss))
             if loss < least:
                 best, least = self._head.get_weights(), loss
@@ -94,7 +113,7 @@ class FrozenNetwork:
         from keras import ops
 
         wanted = labels * (1 - smoothing) + smoothing / 2
-        error = (expit(self.logits(features)) - wanted) * weights / weights.sum()
+        error = (expit(self._weighted(features)) - wanted) * weights / weights.sum()
         parts = features.T @ error[:, None], error.sum(keepdims=True)
         return [ops.convert_to_tensor(np.asarray(part, np.float32)) for part in parts]
 

@@ -152,7 +152,8 @@ def compare_engines(folder: Path, scratch: Path, frames: int, copies: int) -> No
     from batch.scoring.records import ScoringOptions
     from batch.scoring.tables import Recipe
     from batch.scoring.units import cut_units
-    from jobs.scoring import PoolOptions, ScoringPool, Shared
+    from jobs.scorer import PoolOptions, Shared
+    from jobs.scoring import ScoringPool
     from jobs.session import ray_session
 
     bucket = LocalStorage(scratch / "engines")
@@ -193,7 +194,8 @@ def _tell_engine(way: str, crops: Iterator[int]) -> None:
 
 
 def _through_ray_data(ray: Any, bundle: Any, shared: Any, options: Any, units: list[Any]) -> Iterator[int]:
-    from jobs.scoring import Scorer, look_task
+    from jobs.scorer import Scorer
+    from jobs.scoring import look_task
 
     class Score:
         def __init__(self) -> None:

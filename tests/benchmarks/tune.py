@@ -4,8 +4,9 @@
     python tests/benchmarks/tune.py FACES --heads 32 --epochs 10 --resources-per-trial cpu=2,gpu=0.25
 
 Both runs have the same faces, split, seeds and configurations; the second computes every trial's features anew, as
-`fakesift train` would. Prints wall seconds of both jobs (start of Ray, split and final test included), of the trials
-alone, the ratios, and the largest difference between the validation losses of the two.
+`fakesift train` would. Prints wall seconds of both jobs (start of Ray, split and final test included), seconds of the
+trials, and of the features that they share, summed over all tasks; the ratios of wall seconds and of all work of trials
+and features; and the largest difference between the validation losses of the two.
 """
 
 from __future__ import annotations
@@ -33,12 +34,19 @@ class Timed:
     wall_s: float
     trials_s: float
     """Summed over trials."""
+    features_s: float
+    """Of shared features, summed over the tasks that computed them; 0 where each trial computes its own."""
     losses: dict[str, float]
     """On validation, by trial."""
 
+    @property
+    def work_s(self) -> float:
+        """Of trials, and of features once."""
+        return self.trials_s + self.features_s
+
 
 def grid(heads: int, epochs: int, weights: str) -> dict[str, object]:
-    """So many heads: optimizers and dense units at four rates, then dropout."""
+    """So many heads: two optimizers at up to four rates, and a value of dropout for each 8 of them."""
     dropouts = [round(0.5 * place / max(1, heads // 8), 3) for place in range(max(1, heads // 8))]
     return {
         "fixed": {
@@ -71,7 +79,9 @@ def run(faces: str, output: Path, path: Path, share: str, more: list[str]) -> Ti
     wall_s = time.perf_counter() - started
     rows = list(csv.DictReader((output / "trials.csv").open()))
     losses = {row["trial"]: float(row["validation_loss"]) for row in rows}
-    return Timed(wall_s=wall_s, trials_s=sum(float(row["seconds"]) for row in rows), losses=losses)
+    features_s = float(json.loads((output / "features.json").read_text())["seconds"])
+    trials_s = sum(float(row["seconds"]) for row in rows)
+    return Timed(wall_s=wall_s, trials_s=trials_s, features_s=features_s, losses=losses)
 
 
 def main() -> None:
@@ -90,10 +100,12 @@ def main() -> None:
         device = json.loads((Path(folder) / "shared/summary.json").read_text())["device"]
     apart = max(abs(shared.losses[name] - alone.losses[name]) for name in shared.losses)
     print(f"device {device}; {len(shared.losses)} heads of {given.epochs} epochs")
-    print(f"{'':<24}{'whole job':>12}{'trials alone':>14}")
-    print(f"{'features shared':<24}{shared.wall_s:>10.1f} s{shared.trials_s:>12.1f} s")
-    print(f"{'each by itself':<24}{alone.wall_s:>10.1f} s{alone.trials_s:>12.1f} s")
-    print(f"{'ratio':<24}{alone.wall_s / shared.wall_s:>12.2f}{alone.trials_s / shared.trials_s:>14.2f}")
+    print(f"{'':<24}{'whole job':>12}{'trials':>12}{'features':>12}{'both':>12}")
+    for name, timed in (("features shared", shared), ("each by itself", alone)):
+        seconds = (timed.wall_s, timed.trials_s, timed.features_s, timed.work_s)
+        print(f"{name:<24}" + "".join(f"{value:>10.1f} s" for value in seconds))
+    print(f"ratio of whole jobs {alone.wall_s / shared.wall_s:.2f}, of trials with their features", end=" ")
+    print(f"{alone.work_s / shared.work_s:.2f}")
     print(f"largest difference of a validation loss: {apart:.1e}")
 
 

@@ -2,18 +2,25 @@
 
 import json
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from ray.job_submission import JobStatus
 
 from cluster.client import Access, RefusedError, Target, connect, find_target, patiently
 from cluster.follow import hints
+from cluster.manage import StopOptions, stop
 from cluster.no_secrets import passed_variables, refuse_secrets
-from cluster.ship import ROOT, locked_dependencies, staged_code
+from cluster.ship import ROOT, digest_of, locked_dependencies, staged_code
 from cluster.submit import JOBS, JobCommand, split_command
 from jobs.cli import COMMANDS
+from tests.support.holding import files_in, holding
 
 
 @pytest.fixture
@@ -48,12 +55,6 @@ def server() -> Iterator[Callable[[str | None], tuple[str, list[str]]]]:
         http.server_close()
 
 
-@pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the servers of this test count as another machine's: a real one cannot be reached from a test."""
-    monkeypatch.setattr(Target, "is_local", property(lambda _: False))
-
-
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -61,18 +62,12 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.usefixtures("elsewhere")
-def test_an_open_cluster_elsewhere_is_refused_and_never_shown_the_token(server: Callable[..., tuple[str, list[str]]]):
+def test_an_open_cluster_is_refused_even_here_and_never_shown_the_token(server: Callable[..., tuple[str, list[str]]]):
     url, seen = server(None)
     with pytest.raises(ValueError, match="lets anybody run commands"):
         connect(Target(url=url, token="a-token"), allow_open=False)
     connect(Target(url=url, token="a-token"), allow_open=True)
     assert seen == []
-
-
-def test_an_open_cluster_here_is_used(server: Callable[..., tuple[str, list[str]]]):
-    url, _ = server(None)
-    connect(Target(url=url, token=None), allow_open=False)
 
 
 def test_a_closed_one_wants_the_right_token(
@@ -132,6 +127,16 @@ def test_secrets_in_arguments_are_refused_and_not_shown(argument: str) -> None:
     assert argument.removeprefix("--label=") not in str(refusal.value)
 
 
+def test_a_secret_is_found_in_a_table_and_an_archive_too(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"uri": ["s3://a", "word hunter22"]}), tmp_path / "a.parquet", compression="zstd")
+    with zipfile.ZipFile(tmp_path / "a.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", "hunter22" * 100)
+    (tmp_path / "run.json").write_text("hunter22")
+    found = holding(files_in(tmp_path), "hunter22")
+    assert sorted(Path(name).name for name in found) == ["a.keras", "a.parquet", "run.json"]
+    assert holding(files_in(tmp_path), "hunter23") == []
+
+
 def test_ordinary_arguments_pass() -> None:
     refuse_secrets(["s3://corpus/a", "--s3-endpoint", "http://127.0.0.1:8333"], {"RAY_AUTH_TOKEN_PATH": "/x/token"})
 
@@ -153,6 +158,14 @@ def test_the_jobs_command_is_quoted_and_joins_the_cluster() -> None:
     named = JobCommand(job="preprocess", arguments=("a", "b", "--address=h:1"))
     assert named.entrypoint().endswith("a b --address=h:1")
     assert split_command(["--follow"]) == (["--follow"], None)
+    for options in (
+        ["--token-file", "score"],
+        ["--env", "A=1", "--address", "train"],
+        ["--follow", "--token-file=plan"],
+    ):
+        own, command = split_command([*options, "tune", "purge"])
+        assert own == options
+        assert command == JobCommand(job="tune", arguments=("purge",))
 
 
 def test_what_may_be_submitted_is_what_there_is() -> None:
@@ -173,6 +186,29 @@ def test_only_the_packages_and_their_lock_are_shipped(tmp_path: Path) -> None:
         shipped = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert shipped == {"batch/a.py", "jobs/b.py", "cluster/c.py", "requirements.lock"}
     assert not folder.exists()
+
+
+def test_what_was_sent_is_told_apart_by_code_and_settings(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("1")
+    first = digest_of(tmp_path, "{}")
+    assert digest_of(tmp_path, "{}") == first
+    assert digest_of(tmp_path, '{"env": 1}') != first
+    (tmp_path / "a.py").rename(tmp_path / "b.py")
+    assert digest_of(tmp_path, "{}") != first
+    (tmp_path / "b.py").rename(tmp_path / "a.py")
+    (tmp_path / "a.py").write_text("2")
+    assert digest_of(tmp_path, "{}") != first
+
+
+def test_a_job_that_does_not_end_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = SimpleNamespace(status=JobStatus.RUNNING)
+    client = SimpleNamespace(get_job_info=lambda _: running, stop_job=lambda _: True)
+    monkeypatch.setattr("cluster.manage.open_client", lambda _: client)
+    clock = iter(range(0, 1000, 50))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with pytest.raises(TimeoutError, match="still RUNNING after 3 minutes"):
+        stop(StopOptions(job="train-1"))
 
 
 def test_the_lock_needs_a_checkout(tmp_path: Path) -> None:

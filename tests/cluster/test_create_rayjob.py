@@ -10,18 +10,22 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.create_rayjob import Api, create_and_wait
+from cluster.create_rayjob import Api, Owner, create_and_wait
 
 JOBS = Path(__file__).parents[2] / "cluster" / "kuberay" / "jobs"
 
 
-class Kubernetes(ThreadingHTTPServer):
-    """Gives a created job each of `states` in turn."""
+NIGHT = Owner(name="nightly-score-29123456", uid="e8b1")
+ENDED = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
 
-    def __init__(self, states: list[Any], code: int = 201) -> None:
+
+class Kubernetes(ThreadingHTTPServer):
+    """Refuses to create a job that is there; gives it each of `states` in turn, and to a POST each of `codes`."""
+
+    def __init__(self, states: list[Any], codes: tuple[int, ...] = ()) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.states = iter(states)
-        self.code = code
+        self.codes = iter(codes)
         self.created: list[dict[str, Any]] = []
         self.asked: list[tuple[str, str, str | None]] = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -32,13 +36,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.note()
-        self.server.created.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.answer(self.server.code, {"metadata": {"name": "nightly-score-x7k2p"}})
+        manifest = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        code = next(self.server.codes, 409 if self.server.created else 201)
+        # An answer of 504 may come after the work was done.
+        if code in {201, 504}:
+            self.server.created.append(manifest)
+        self.answer(code, manifest)
 
     def do_GET(self) -> None:
         self.note()
         state = next(self.server.states)
-        self.answer(*((state, {}) if isinstance(state, int) else (200, {"status": state})))
+        self.answer(*((state, {}) if isinstance(state, int) else (200, {**self.server.created[0], "status": state})))
 
     def note(self) -> None:
         self.server.asked.append((self.command, self.path, self.headers["Authorization"]))
@@ -68,8 +76,8 @@ def account(tmp_path: Path) -> Path:
 def serve() -> Iterator[Any]:
     running: list[Kubernetes] = []
 
-    def start(states: list[Any], code: int = 201) -> Kubernetes:
-        running.append(Kubernetes(states, code))
+    def start(states: list[Any], *codes: int) -> Kubernetes:
+        running.append(Kubernetes(states, codes))
         return running[-1]
 
     yield start
@@ -78,18 +86,45 @@ def serve() -> Iterator[Any]:
         server.server_close()
 
 
-def run(server: Kubernetes, account: Path, manifest: dict[str, Any]) -> int:
-    return create_and_wait(Api(url=f"http://127.0.0.1:{server.server_port}", account=account), manifest, poll_s=0.0)
+def run(server: Kubernetes, account: Path, manifest: dict[str, Any], owner: Owner = NIGHT) -> int:
+    api = Api(url=f"http://127.0.0.1:{server.server_port}", account=account)
+    return create_and_wait(api, manifest, owner, poll_s=0.0)
 
 
 def test_waits_for_the_jobs_end(serve: Any, account: Path, manifest: dict[str, Any]) -> None:
     running = {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}
-    server = serve([{}, running, 503, {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}])
+    server = serve([{}, running, 503, ENDED])
     assert run(server, account, manifest) == 0
-    assert server.created == [manifest]
     path = "/apis/ray.io/v1/namespaces/fakesift/rayjobs"
     assert server.asked[0] == ("POST", path, "Bearer pod-token")
-    assert server.asked[1:] == [("GET", f"{path}/nightly-score-x7k2p", "Bearer pod-token")] * 4
+    assert server.asked[1:] == [("GET", f"{path}/{NIGHT.name}", "Bearer pod-token")] * 4
+    (created,) = server.created
+    assert created["spec"] == manifest["spec"]
+    assert created["metadata"] == {
+        **manifest["metadata"],
+        "name": NIGHT.name,
+        "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": NIGHT.name, "uid": NIGHT.uid}],
+    }
+
+
+def test_a_pod_in_anothers_place_waits_for_the_same_job(serve: Any, account: Path, manifest: dict[str, Any]) -> None:
+    server = serve([ENDED, {}, ENDED])
+    assert [run(server, account, manifest), run(server, account, manifest)] == [0, 0]
+    assert len(server.created) == 1
+
+
+def test_an_answer_that_is_lost_creates_no_second_job(serve: Any, account: Path, manifest: dict[str, Any]) -> None:
+    server = serve([{}, ENDED], 503, 504)
+    assert run(server, account, manifest) == 0
+    assert len(server.created) == 1
+    assert [method for method, *_ in server.asked] == ["POST"] * 3 + ["GET"] * 2
+
+
+def test_a_job_of_that_name_that_is_anothers_is_left_alone(serve: Any, account: Path, manifest: dict[str, Any]) -> None:
+    server = serve([ENDED, ENDED])
+    assert run(server, account, manifest) == 0
+    with pytest.raises(ValueError, match="not of this Job"):
+        run(server, account, manifest, Owner(name=NIGHT.name, uid="another"))
 
 
 def test_a_failed_job_is_a_failure(serve: Any, account: Path, manifest: dict[str, Any]) -> None:
@@ -98,7 +133,7 @@ def test_a_failed_job_is_a_failure(serve: Any, account: Path, manifest: dict[str
 
 def test_a_missing_right_is_named(serve: Any, account: Path, manifest: dict[str, Any]) -> None:
     with pytest.raises(PermissionError, match="answered 403 to POST"):
-        run(serve([], code=403), account, manifest)
+        run(serve([], 403), account, manifest)
 
 
 def test_only_rayjobs_are_created(serve: Any, account: Path) -> None:

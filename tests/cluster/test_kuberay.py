@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from cluster.submit import JobCommand, split_command
+from jobs.conclude import BUNDLE
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "cluster" / "kuberay"
@@ -122,6 +123,27 @@ def test_the_overlays_differ_by_the_gpu_group_alone() -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_overlays_put_in_images_and_role(overlay: str) -> None:
+    objects = rendered(overlay)
+    cluster = next(document for document in objects if document["kind"] == "RayCluster")
+    groups = {group["groupName"]: group for group in cluster["spec"]["workerGroupSpecs"]}
+    for name, group in {"head": cluster["spec"]["headGroupSpec"], **groups}.items():
+        (container,) = group["template"]["spec"]["containers"]
+        target = "gpu" if name == "gpu" else "cpu"
+        assert container["image"] == f"registry.example.org/fakesift:0.1.0-{target}"
+        # The head may not go; a worker may.
+        spot = {"key": "spot", "operator": "Exists"} in group["template"]["spec"].get("tolerations", [])
+        assert spot == (name != "head")
+    roles = {
+        document["metadata"]["name"]: document["metadata"].get("annotations", {}).get("eks.amazonaws.com/role-arn")
+        for document in objects
+        if document["kind"] == "ServiceAccount"
+    }
+    role = "arn:aws:iam::000000000000:role/fakesift"
+    assert roles == {"fakesift-head": role, "fakesift-worker": role, "fakesift-nightly": None}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_cluster_is_closed(overlay: str) -> None:
     objects = rendered(overlay)
     cluster = next(document for document in objects if document["kind"] == "RayCluster")
@@ -132,6 +154,10 @@ def test_the_cluster_is_closed(overlay: str) -> None:
     assert closed == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     wanted = {"fakesift.io/ray": "true"}
     assert policies["fakesift-ray"]["spec"]["podSelector"]["matchLabels"] == wanted
+    for name in ("fakesift-ray", "fakesift-nightly"):
+        outside = [rule for rule in policies[name]["spec"]["egress"] if "to" not in rule]
+        assert {port["port"] for rule in outside for port in rule["ports"]} == {53, 443, 6443}
+    assert "ingress" not in policies["fakesift-nightly"]["spec"]
     groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
     assert all(wanted.items() <= group["template"]["metadata"]["labels"].items() for group in groups)
     assert all(
@@ -169,17 +195,51 @@ def test_nightly_jobs_neither_overlap_nor_repeat_nor_share_a_name() -> None:
     config, cron, job = documents(KUBERAY / "jobs" / "nightly-cronjob.yaml")
     assert cron["spec"]["concurrencyPolicy"] == "Forbid"
     assert cron["spec"]["jobTemplate"]["spec"]["backoffLimit"] == 0
-    assert "name" not in job["metadata"]
-    assert job["metadata"]["generateName"]
+    assert not {"name", "generateName"} & set(job["metadata"])
+    (container,) = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    told = {each["name"]: each["valueFrom"]["fieldRef"]["fieldPath"] for each in container["env"]}
+    labels = {"JOB_NAME": "job-name", "JOB_UID": "controller-uid"}
+    assert told == {name: f"metadata.labels['batch.kubernetes.io/{label}']" for name, label in labels.items()}
+    sent_away, killed = cron["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+    assert (sent_away["action"], killed["action"]) == ("Ignore", "Ignore")
+    assert sent_away["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    assert killed["onExitCodes"] == {"containerName": container["name"], "operator": "In", "values": [137, 143]}
     volume = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["volumes"][0]
     assert volume["configMap"]["name"] == config["metadata"]["name"]
     scheduled = documents(KUBERAY / "jobs" / "nightly-raycronjob.yaml")[0]
     assert scheduled["spec"]["jobTemplate"] == job["spec"]
-    for path in JOBS:
-        for document in documents(path):
-            if document["kind"] == "RayJob":
-                assert document["spec"]["backoffLimit"] == 0
-                assert document["metadata"]["generateName"]
+    for name in ("preprocess.yaml", "train.yaml"):
+        (document,) = documents(KUBERAY / "jobs" / name)
+        assert document["spec"]["backoffLimit"] == 0
+        assert "name" not in document["metadata"]
+        assert document["metadata"]["generateName"]
+    assert job["spec"]["backoffLimit"] == 0
+
+
+def words_of(name: str) -> list[str]:
+    """The command that a file of `jobs` runs."""
+    found = documents(KUBERAY / "jobs" / name)[-1]["spec"]
+    return list(found.get("jobTemplate", found)["entrypoint"].split()[3:])
+
+
+def test_each_job_reads_what_the_one_before_it_wrote() -> None:
+    _, _, faces = words_of("preprocess.yaml")[:3]
+    job, trained_on, model = words_of("train.yaml")[:3]
+    assert (job, trained_on) == ("train", faces)
+    for name in ("nightly-cronjob.yaml", "nightly-raycronjob.yaml"):
+        job, bundle = words_of(name)[:2]
+        assert (job, bundle) == ("score", f"{model}/{BUNDLE}".rstrip("/"))
+
+
+def test_a_drained_node_waits_for_the_head() -> None:
+    objects = rendered("cpu")
+    (budget,) = (document["spec"] for document in objects if document["kind"] == "PodDisruptionBudget")
+    # Kubernetes reckons maxUnavailable from the owner's scale, and a RayCluster has none.
+    assert budget["minAvailable"] == 1
+    assert "maxUnavailable" not in budget
+    cluster = next(document for document in objects if document["kind"] == "RayCluster")
+    chosen = {"ray.io/cluster": cluster["metadata"]["name"], "ray.io/node-type": "head"}
+    assert budget["selector"]["matchLabels"] == chosen
 
 
 def test_entrypoints_are_those_of_submit() -> None:

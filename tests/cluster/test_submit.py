@@ -11,6 +11,7 @@ import stat
 import subprocess
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,13 +23,15 @@ from batch.shards.commit import read_commits
 from batch.shards.read import outcome_tables
 from batch.storage.local import LocalStorage
 from cluster.processes import members
+from jobs.session import asks_no_token
 from tests.cluster.conftest import ROOT, Cluster, record
 from tests.cluster.test_watching import drawn_names
+from tests.support.holding import files_in, holding
 
 pytestmark = pytest.mark.slow
 
 HOLD_CPUS = ROOT / "tests" / "support" / "hold_cpus.py"
-COUNT_AND_SCRAPE = ROOT / "tests" / "support" / "count_and_scrape.py"
+REPORT_AND_SCRAPE = ROOT / "tests" / "support" / "report_and_scrape.py"
 TRAIN = ("--model", "cnn", "--epochs", 1, "--batch-size", 8, "--augment", "none", "--no-pictures")
 
 
@@ -50,6 +53,7 @@ def test_all_nodes_are_there_and_closed(cluster: Cluster) -> None:
     assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
     jobs = f"{local.dashboard}/api/jobs/"
     assert [status_of(jobs), status_of(jobs, "wrong"), status_of(jobs, token_file.read_text())] == [401, 403, 200]
+    assert not asks_no_token(local.address)
 
 
 def test_a_second_one_is_refused(cluster: Cluster) -> None:
@@ -119,8 +123,9 @@ def test_workers_log_units_and_faults_with_their_ids(
 def test_train_then_score(cluster: Cluster, followed: tuple[str, Path], drawn: DrawnCorpus, tmp_path: Path) -> None:
     _, faces = followed
     model, scores = tmp_path / "model", tmp_path / "scores"
-    trained = cluster.fakesift("submit", "--follow", "train", faces, model, *TRAIN)
+    trained = cluster.fakesift("submit", "--follow", "train", faces, model, *TRAIN, "--workers", 2)
     assert trained.returncode == 0, trained.stdout + trained.stderr
+    assert json.loads((model / "run.json").read_text())["shaping"]["workers"] == 2
     digest = json.loads((model / "bundle" / "bundle.json").read_text())["digest"]
     assert f"bundle       {model}/bundle/   {digest}" in trained.stdout
     few = ("--limit", 3, "--frames", 1, "--no-pictures")
@@ -129,6 +134,10 @@ def test_train_then_score(cluster: Cluster, followed: tuple[str, Path], drawn: D
     summary = json.loads((scores / "summary.json").read_text())
     assert (summary["bundle"], summary["total"]["items"]) == (digest, 3)
     assert {"unit looked at", "unit scored"} <= {record["message"] for record in records(cluster)}
+    token = (cluster.state / "fakesift" / "token").read_text()
+    assert token not in trained.stdout + trained.stderr + scored.stdout + scored.stderr
+    assert {"run.json", "MODEL_CARD.md", "summary.json"} <= {path.name for path in tmp_path.rglob("*")}
+    assert holding(files_in(model, scores), token) == []
 
 
 def lines_to(job: subprocess.Popen[str], wanted: str) -> str:
@@ -169,6 +178,9 @@ def test_a_full_cluster_detaching_stopping_and_going_on(cluster: Cluster, drawn:
     assert f"fakesift jobs attach {job}" in told
     assert "RUNNING" in cluster.here("jobs", "list", job).stdout
     assert not any(commits.glob("*.json"))
+    other = cluster.here("submit", "--env", "LEVEL=3", *slow)
+    assert other.returncode == 2
+    assert f"{job} runs with this command, but with other code, --env" in other.stderr
     holder.communicate("")
     assert holder.returncode == 0
 
@@ -198,8 +210,8 @@ def test_a_full_cluster_detaching_stopping_and_going_on(cluster: Cluster, drawn:
     assert "exit code  0" in shown
 
 
-def test_jobs_that_fail_and_one_that_asks_for_too_much(
-    cluster: Cluster, followed: tuple[str, Path], tmp_path: Path
+def test_a_plan_jobs_that_fail_and_one_that_asks_for_too_much(
+    cluster: Cluster, drawn: DrawnCorpus, followed: tuple[str, Path], tmp_path: Path
 ) -> None:
     (tmp_path / "in").mkdir()
     _, faces = followed
@@ -207,11 +219,16 @@ def test_jobs_that_fail_and_one_that_asks_for_too_much(
     large = cluster.start("submit", "--follow", "train", faces, tmp_path / "model", *TRAIN, "--gpus-per-worker", 1)
     empty = cluster.start("submit", "--follow", "preprocess", tmp_path / "in", tmp_path / "out")
     usage = cluster.start("submit", "--follow", "preprocess", tmp_path / "in", tmp_path / "out", "--no-such-option")
+    plan = cluster.start("submit", "--follow", "plan", "preprocess", drawn.folder, "--sample", 3, "--nodes", 2)
     told, _ = empty.communicate(timeout=300)
     assert empty.returncode == 2
     assert "no mp4, mov, mkv" in told
     usage.communicate(timeout=300)
     assert usage.returncode == 2
+    told, error = plan.communicate(timeout=300)
+    assert plan.returncode == 0, told + error
+    assert f"looking at 3 of {drawn.files} videos" in told
+    assert re.search(r"^ +2 nodes +\d+\.\d\d h", told, re.MULTILINE)
     line = lines_to(large, "waiting for room")
     assert "ask for 1 CPU and 1 GPU at once, and there are 2 CPU and 0 GPU" in line
     job = submitted(interrupted(large))
@@ -219,12 +236,35 @@ def test_jobs_that_fail_and_one_that_asks_for_too_much(
     assert "STOPPED" in cluster.here("jobs", "list", job).stdout
 
 
-def test_what_it_draws_is_exported(cluster: Cluster) -> None:
-    """A driver counts on the cluster, and waits until the nodes export it beside Ray's own metrics."""
-    counter = cluster.join(COUNT_AND_SCRAPE)
-    names, error = counter.communicate(timeout=400)
-    assert counter.returncode == 0, error
-    assert drawn_names() <= set(names.split())
+def counted(text: str, job: str) -> list[dict[str, float]]:
+    """What each run of a job counted, by the metric's name and a video's outcome."""
+    runs: dict[str, dict[str, float]] = {}
+    for name, tags, value in re.findall(r"^ray_fakesift_(\w+){(.*)} (\S+)$", text, re.MULTILINE):
+        told = dict(re.findall(r'(\w+)="([^"]*)"', tags))
+        if told["job_name"] == job:
+            runs.setdefault(told["WorkerId"], {})[" ".join([name, *filter(None, [told.get("outcome")])])] = float(value)
+    return list(runs.values())
+
+
+def test_what_the_dashboard_draws_is_exported_by_the_jobs(cluster: Cluster, followed: tuple[str, Path]) -> None:
+    """Beside the run that was followed, a driver reports as training does, and waits until the nodes export it."""
+    reporter = cluster.join(REPORT_AND_SCRAPE)
+    text, error = reporter.communicate(timeout=400)
+    assert reporter.returncode == 0, error
+    assert drawn_names() <= set(re.findall(r"^(\w+)[{ ]", text, re.MULTILINE))
+    assert {"loss": 0.5, "images_per_second": 3.0} in counted(text, "train")
+    commits = list(read_commits(LocalStorage(str(followed[1]))))
+    outcomes: Counter[str] = Counter()
+    for commit in commits:
+        outcomes.update(commit.reasons)
+    faces = sum(0 if commit.faces is None else commit.faces.rows for commit in commits)
+    assert {
+        "units_total": len(commits),
+        "faces_total": faces,
+        "bytes_read_total": sum(commit.bytes_read for commit in commits),
+        "requests_total": sum(commit.requests for commit in commits),
+        **{f"videos_total {outcome}": videos for outcome, videos in outcomes.items() if videos},
+    } in counted(text, "preprocess")
 
 
 def test_wrong_token_and_unknown_job(cluster: Cluster, tmp_path: Path) -> None:
@@ -245,10 +285,10 @@ def test_wrong_token_and_unknown_job(cluster: Cluster, tmp_path: Path) -> None:
 def test_no_secret_reaches_log_record_or_output(cluster: Cluster, followed: tuple[str, Path]) -> None:
     token = (cluster.state / "fakesift" / "token").read_text()
     listed = cluster.here("jobs", "list").stdout.split()
-    jobs = [word for word in listed if word.startswith("preprocess-")]
+    jobs = [word for word in listed if word.startswith(("preprocess-", "train-", "score-", "plan-"))]
     assert jobs
-    shown = [cluster.here("jobs", word, jobs[0]).stdout for word in ("list", "logs")]
+    shown = [cluster.here("jobs", word, job).stdout for word in ("list", "logs") for job in jobs]
     log, output = followed
     assert all(token not in text for text in (log, *shown))
     assert all(token not in json.dumps(record) for record in records(cluster))
-    assert all(token.encode() not in path.read_bytes() for path in output.rglob("*") if path.is_file())
+    assert holding(files_in(output), token) == []

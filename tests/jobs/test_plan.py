@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from batch.corpus.draw.corpus import DrawnCorpus
+from batch.model.sizing import TrainSizing
 from batch.storage.local import LocalStorage
 from jobs.plan import plan
 from jobs.plan_options import PreprocessPlan, ScorePlan, TrainPlan
-from jobs.plan_train import place_workers
+from jobs.plan_train import place_workers, put_requests
 from jobs.prices import PRICES, read_prices
 from tests.support.job import fakesift
 from tests.support.learnable import write_learnable
@@ -47,6 +48,7 @@ def test_a_training_run_is_planned_from_steps_of_its_own(tmp_path: Path) -> None
     pace, fed = (figure(rf"{name} +([\d.]+) images/s", done.stdout) for name in ("steps, network", "input"))
     hours = figure(r"  network +([\d.]+) h", done.stdout)
     assert hours == pytest.approx(3 * 16_000 / (2 * min(pace, fed)) / 3600, rel=0.02, abs=0.01)
+    assert figure(r"written +(\d+) requests", done.stdout) == pytest.approx(3 * 8 + 12, abs=3)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -96,6 +98,9 @@ def test_an_empty_input_and_numbers_that_cannot_be(tmp_path: Path) -> None:
     assert "no mp4" in done.stderr
     with pytest.raises(ValueError, match="sample: got"):
         PreprocessPlan(input="x", sample=0)
+    with pytest.raises(ValueError, match=r"videos: got \(0,\)"):
+        PreprocessPlan(input="x", videos=0)
+    assert PreprocessPlan(input="x").videos is None
 
 
 def refused(options: PreprocessPlan | TrainPlan | ScorePlan) -> str:
@@ -109,12 +114,27 @@ def test_plans_of_training_and_scoring_name_what_is_wrong(tmp_path: Path) -> Non
     assert "got no FACES" in refused(TrainPlan())
     assert "not an output of `fakesift preprocess`" in refused(TrainPlan(places=(nowhere,), model="cnn"))
     assert "workers: got 40" in refused(TrainPlan(places=(nowhere,), workers=40))
-    assert "all faces: got (-1,)" in refused(TrainPlan(places=(nowhere,), all_faces=-1))
+    for faces in (-1, 0):
+        assert f"all faces: got ({faces},)" in refused(TrainPlan(places=(nowhere,), all_faces=faces))
     assert "sample: got (0,)" in refused(TrainPlan(places=(nowhere,), sample=0))
     assert "expected BUNDLE INPUT..." in refused(ScorePlan(places=(nowhere,)))
     assert "not a model bundle" in refused(ScorePlan(places=(nowhere, nowhere)))
+    assert "items: got (0,)" in refused(ScorePlan(places=(nowhere, nowhere), items=0))
     assert "frames: got (0,)" in refused(ScorePlan(places=(nowhere, nowhere), frames=0))
     assert "unknown precision" in refused(TrainPlan(places=(nowhere,), precision="half"))  # type: ignore[arg-type]
+
+
+def test_what_training_writes_is_counted_and_paid_for() -> None:
+    state_bytes = 250_000_000  # of Xception: weights, their average, their best, and two moments
+    sizing = TrainSizing(
+        epoch_faces=16_000, look_cpu_hours=0, hours={}, exchange_s=0, bytes_read=0, get_requests=0,
+        checkpoint_bytes=30.0 * state_bytes,
+    )  # fmt: skip
+    puts = put_requests(sizing, state_bytes)
+    assert puts == 30 * (8 + 25) + 12
+    prices = read_prices(PRICES)
+    free = prices.cost(prices.cpu_node, 1, 1.0, gets=0, puts=0)
+    assert prices.cost(prices.cpu_node, 1, 1.0, gets=0, puts=puts) == pytest.approx(free + puts * 0.005 / 1000)
 
 
 def test_workers_are_put_where_they_have_room() -> None:

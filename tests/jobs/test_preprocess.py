@@ -15,6 +15,7 @@ from batch.shards.commit import read_commits
 from batch.shards.read import face_tables
 from batch.storage.open import open_storage
 from batch.storage.s3 import S3Options
+from tests.support.holding import holding
 from tests.support.job import ROOT, fakesift, files, outcomes
 
 
@@ -123,6 +124,9 @@ def test_from_and_to_s3(drawn_corpus: Path, calm: Path, s3_server: object, s3_bu
     assert outcomes(open_storage(output, options)) == outcomes(open_storage(str(calm)))
     summary = json.loads(open_storage(output, options).read("summary.json"))
     assert summary["bytes_read"] < summary["bytes_listed"]
+    secret = s3_server.secret_key  # type: ignore[attr-defined]
+    assert secret not in done.stdout + done.stderr
+    assert holding(files(open_storage(output, options)), secret) == []
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import boto3
 import cv2
 import duckdb
 import pytest
@@ -26,6 +27,7 @@ from batch.storage.open import open_storage
 from batch.storage.s3 import S3Options
 from jobs.runtime import chosen_runtime
 from jobs.score import main
+from tests.support.fault_proxy import FaultProxy, Rule, proxying
 from tests.support.job import ROOT, fakesift
 from tests.support.made_bundle import made_bundle
 from tests.support.processes import family, kill_all, raylet_of, started
@@ -45,15 +47,33 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def cluster(s3_bucket: str) -> Iterator[Any]:
-    """A head and a node with a CPU each, which find the S3 server as the test does."""
+    """A head without a CPU, as on the clusters that this project ships, and no other node. It finds the S3 server as
+    the test does."""
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.add_node(num_cpus=1)
-    made.wait_for_nodes()
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     yield made
     made.shutdown()
+
+
+@pytest.fixture
+def proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
+    """In front of the S3 server."""
+    with proxying(s3_server.endpoint) as made:
+        yield made
+
+
+@pytest.fixture
+def other_buckets(s3_bucket: str) -> Iterator[tuple[str, str]]:
+    """Two more."""
+    client = boto3.session.Session(region_name="us-east-1").client("s3")
+    names = f"{s3_bucket}-sealed", f"{s3_bucket}-closed"
+    for name in names:
+        client.create_bucket(Bucket=name)
+    yield names
+    for name in names:
+        client.delete_bucket(Bucket=name)
 
 
 @pytest.fixture
@@ -90,6 +110,8 @@ def test_three_nights_on_s3(
     media: Path,
     s3_server: S3Server,
     s3_bucket: str,
+    proxy: FaultProxy,
+    other_buckets: tuple[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -97,35 +119,49 @@ def test_three_nights_on_s3(
     options = S3Options(endpoint=s3_server.endpoint)
     clips, pictures = (open_storage(f"s3://{s3_bucket}/{name}", options) for name in ("clips", "pictures"))
     output = open_storage(f"s3://{s3_bucket}/scores", options)
+    sealed, closed = (open_storage(f"s3://{name}", options) for name in other_buckets)
+    sealed.put("one.jpg", (media / "frame1.jpg").read_bytes() + b"\1")
+    closed.put("two.jpg", (media / "frame2.jpg").read_bytes() + b"\2")
     for path in sorted(media.iterdir()):
         (clips if path.suffix == ".mp4" else pictures).put(path.name, path.read_bytes())
-    places = [bundles[0], clips.root, pictures.root]
-    common = ["--frames", 3, "--address", cluster.address]
+    places = [bundles[0], clips.root, pictures.root, sealed.root]
+    common = ["--frames", 3, "--address", cluster.address, "--s3-endpoint", proxy.endpoint]
 
     # One model and the page's pictures here, two models and no pictures on the next night: each loads TensorFlow anew.
     night = ["--night", "2026-03-01", "--runtime", "keras", "--score-actors", 1]
-    first = fakesift("score", *places, output.root, *common, *night)
-    assert first.returncode == 0, first.stderr
-    assert [line for line in first.stderr.splitlines() if " items, " not in line] == [], "no greetings"
-    assert re.search(r"^10/10 items, .*\b[78] scored", first.stderr, re.MULTILINE)
+    proxy.rules = [Rule(fault="denied", path=r"-sealed/one\.jpg")]  # which may be listed
+    job = started("score", *places, output.root, *common, *night)
+    wait_for(lambda: output.exists("runs/000001.json"), job)
+    cluster.add_node(num_cpus=1)  # as an autoscaler does when it is asked for work
+    _, err = job.communicate(timeout=PATIENCE_S)
+    assert job.returncode == 1, err
+    waits, refused = [line for line in err.splitlines() if " items, " not in line]  # no greetings
+    assert waits.startswith("waiting for a CPU: no node")
+    assert refused.startswith(f"input {sealed.root}: {sealed.uri('one.jpg')}: AccessDenied")
+    assert re.search(r"^10/11 items, .*\b[78] scored", err, re.MULTILINE)
     assert counted(cluster) >= {"scored", "empty_file", "truncated"}
     told = json.loads(output.read("summary.json"))
     assert (told["runtime"], told["precision"]) == ("keras", "float32")
-    assert told["pending"] == told["total"]["items"] == told["total"]["why"]["new"] == 10
+    assert told["pending"] == 11
+    assert told["total"]["items"] == told["total"]["why"]["new"] == 10
     assert told["inputs"][clips.root]["faults"] == {"empty_file": 1}
     assert told["inputs"][pictures.root]["faults"] == {"truncated": 1}
     assert told["total"]["scored"] >= 7
-    assert told["left"] == {}
+    assert (told["left"], list(told["denied"]), told["exit_code"]) == ({"denied": 1}, [sealed.root], 1)
 
     clips.put("new/copy.mp4", clips.read("clip0.mp4"))
+    for number in range(2):  # a fault is not passed on: each of the two is looked at
+        clips.put(f"new/empty{number}.mp4", b"")
     clips.put("new/other.mp4", clips.read("clip1.mp4") + b"\0\0\0\x08free")
     clips.put("clip2.mp4", clips.read("clip2.mp4")[:5000])
+    clips.put("moved/clip3.mp4", clips.read("clip3.mp4"))
     clips.delete("clip3.mp4")
     pictures.put("cut.jpg", (media / "frame0.jpg").read_bytes() + b"\0")
     for number in range(12):
         pictures.put(f"more/{number}.jpg", (media / f"frame{number % 4}.jpg").read_bytes() + bytes([number]) * 3)
-    closed = "s3://no-such-bucket-here"
-    arguments = ["score", *places, closed, output.root, *common, "--night", "2026-03-02", "--no-pictures"]
+    proxy.rules = [Rule(fault="denied", path=r"-closed\b.*list-type")]
+    cluster.add_node(num_cpus=1)
+    arguments = ["score", *places, closed.root, output.root, *common, "--night", "2026-03-02", "--no-pictures"]
     job = started(*arguments)
     wait_for(lambda: any(True for _ in output.list("commits/000002/")), job)
     node = next(iter(cluster.worker_nodes))
@@ -133,11 +169,11 @@ def test_three_nights_on_s3(
     cluster.worker_nodes.remove(node)
     _, err = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 1, err
-    assert f"input {closed}: {closed}/: NoSuchBucket" in err
+    assert f"input {closed.root}: {closed.uri('')}: AccessDenied" in err
     told = json.loads(output.read("summary.json"))
-    assert told["total"]["why"] == {"new": 14, "changed": 2}
-    assert (told["total"]["items"], told["total"]["same"], told["vanished"]) == (16, 1, 1)
-    assert list(told["denied"]) == [closed]
+    assert told["total"]["why"] == {"new": 18, "changed": 2}
+    assert (told["total"]["items"], told["total"]["same"], told["vanished"]) == (20, 2, 1)
+    assert list(told["denied"]) == [closed.root]
     assert told["runtime"] == ("keras" if find_spec("openvino") is None else "openvino")
 
     local = tmp_path / "scores"
@@ -146,8 +182,10 @@ def test_three_nights_on_s3(
     found = rows(local)
     once(found)
     by_key = {row["key"]: row for row in found if str(row["date"])[:10] == "2026-03-02"}
-    assert len(found) == 26
+    assert len(found) == 30
     assert by_key["new/copy.mp4"]["same_as"] == clips.uri("clip0.mp4")
+    assert by_key["moved/clip3.mp4"]["same_as"] == clips.uri("clip3.mp4")
+    assert {by_key[f"new/empty{number}.mp4"]["same_as"] for number in range(2)} == {None}
     assert by_key["clip2.mp4"]["reason"] == "truncated"
     assert by_key["cut.jpg"]["kind"] != "fault"
     assert {row["runtime"] for row in found if row["kind"] == "scored"} == {"keras", told["runtime"]}
@@ -158,13 +196,20 @@ def test_three_nights_on_s3(
     assert all(1 <= len(track["frames"]) <= 3 for track in tracks)
     assert verify_scores(LocalStorage(local)).findings == ()
     ledger = duckdb.sql(f"select count(*), count(distinct version_digest) from '{local}/ledger/*.parquet'").fetchall()
-    assert ledger == [(26, 26)]
+    assert ledger == [(30, 30)]
+    assert by_key["one.jpg"]["kind"] == "scored", "nothing was lost"
+    page = (local / "report.html").read_text()
+    fakes = {row["uri"] for row in by_key.values() if row["band"] == "likely fake"}
+    assert {each["uri"] for each in told["likely_fake"]} <= fakes
+    shown = [row for row in by_key.values() if row["band"] != "likely real" and row["same_as"] is None]
+    assert {row["key"] for row in shown if row["key"].split("/")[-1] not in page} == set()
 
     before = {item.key: item.etag for item in output.list()}
     again = fakesift("score", *places, output.root, *common, "--night", "2026-03-03")
     assert again.returncode == 0, again.stderr
-    assert "nothing to do: of 23 objects none is new; 1 vanished" in again.stderr
-    assert {item.key: item.etag for item in output.list()} == before
+    assert "nothing to do: of 27 objects none is new; 1 vanished" in again.stderr
+    changed = {item.key for item in output.list() if before[item.key] != item.etag}
+    assert changed == {"summary.json", "history/000002.json"}, "they say that a run came"
 
 
 @pytest.mark.slow
@@ -173,7 +218,7 @@ def test_a_killed_run_goes_on_and_another_bundle_reads_kept_crops(
     bundles: tuple[Path, Path], media: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    arguments = ["score", bundles[0], media, output, "--frames", 3, "--keep-crops", "--no-pictures"]
+    arguments = ["score", bundles[0], media, output, "--frames", 3, "--keep-crops"]
     for number in range(60):  # enough units that the run is not over when it is killed
         picture = (media / f"frame{number % 4}.jpg").read_bytes()
         (media / f"more{number:02}.jpg").write_bytes(picture + bytes([number]) * 3)
@@ -222,7 +267,9 @@ def test_a_killed_run_goes_on_and_another_bundle_reads_kept_crops(
         (["{bundle}", "{media}", "{out}", "--frames", "0"], "frames: got 0"),
         (["{bundle}", "{media}", "{out}", "--night", "soon"], "night: got 'soon'"),
         (["{bundle}", "{media}", "{out}", "--limit", "0"], "limit: got 0"),
+        (["{bundle}", "{media}", "{out}", "--score-gpus", "0"], "score gpus: got 0"),
         (["{bundle}", "{media}", "{out}", "--budget-minutes", "-1"], "budget minutes: got -1"),
+        (["{bundle}", "{media}", "{out}", "--no-pictures", "--keep-crops"], "no pictures: got it with --keep-crops"),
         (["{bundle}", "{media}", "{out}", "--runtime", "openvino"], "got openvino, which is not installed here"),
     ],
 )

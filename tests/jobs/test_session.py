@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import grpc
 import pytest
 
-from jobs.session import check_room
+from jobs.session import asks_no_token, check_room, ray_session
 from tests.support.job import fakesift
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
@@ -25,6 +27,53 @@ def test_no_cluster_at_the_address(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no Ray cluster at 127.0.0.1:9" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def head() -> Iterator[Callable[[bool], str]]:
+    """Starts a server that answers as a Ray head's does, open or closed; gives its address.
+
+    Connections to 127.0.0.2 come from 127.0.0.1, so it counts as another machine's.
+    """
+    running: list[grpc.Server] = []
+
+    def start(is_open: bool) -> str:
+        def check_alive(_: bytes, context: grpc.ServicerContext) -> bytes:
+            if not is_open and "authorization" not in dict(context.invocation_metadata()):
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
+            return b""
+
+        server = grpc.server(ThreadPoolExecutor(1))
+        method = {"CheckAlive": grpc.unary_unary_rpc_method_handler(check_alive)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("ray.rpc.NodeInfoGcsService", method),))
+        port = server.add_insecure_port("127.0.0.2:0")
+        server.start()
+        running.append(server)
+        return f"127.0.0.2:{port}"
+
+    yield start
+    for server in running:
+        server.stop(None).wait()
+
+
+def test_an_open_cluster_on_another_machine_is_not_joined(
+    head: Callable[[bool], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def join(*_: object, **__: object) -> None:
+        raise ConnectionError("as far as Ray")
+
+    monkeypatch.setattr("ray.init", join)
+    is_open, is_closed = head(True), head(False)
+    assert [asks_no_token(is_open), asks_no_token(is_closed)] == [True, False]
+    with pytest.raises(ValueError, match="lets anybody run commands"), ray_session(is_open, None):
+        pass
+    with pytest.raises(ConnectionError, match="as far as Ray"), ray_session(is_closed, None):
+        pass
+    monkeypatch.setenv("FAKESIFT_ALLOW_OPEN_CLUSTER", "1")
+    with pytest.raises(ConnectionError, match="as far as Ray"), ray_session(is_open, None):
+        pass
+    with pytest.raises(ValueError, match="expected auto, or host:port"), ray_session("ray://127.0.0.2:10001", None):
+        pass
 
 
 def test_workers_that_never_have_room_are_refused_and_others_told_of(capsys: pytest.CaptureFixture[str]) -> None:

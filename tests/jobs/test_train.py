@@ -3,26 +3,33 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from batch.faces.options import CropOptions, FaceOptions
 from batch.storage.local import LocalStorage
+from batch.storage.s3 import S3Options, S3Storage
 from jobs.train import train
 from jobs.train_options import TrainOptions
 from tests.support.face_outputs import real, write_output
-from tests.support.job import ROOT, fakesift
-from tests.support.learnable import write_learnable
+from tests.support.job import ROOT, fakesift, files
+from tests.support.learnable import clips, write_learnable
+from tests.support.seaweed import S3Server
 
 TRAIN = (
-    *("--model", "cnn", "--epochs", 5, "--learning-rate", 0.003, "--batch-size", 16, "--augment", "reference"),
-    *("--workers", 2, "--ema", 0.8, "--clip-norm", 1.0),
+    *("--model", "cnn", "--epochs", 5, "--learning-rate", 0.003, "--batch-size", 8, "--augment", "reference"),
+    *("--workers", 2, "--ema", 0.8, "--clip-norm", 1.0, "--split", "part"),
 )
+STEPS = 7
+"""Of an epoch of 28 real and 28 fake faces."""
+KILLED = Path(__file__).parent / "killed"
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +45,38 @@ def calm(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("calm") / "model"
     done = fakesift("train", faces, output, *TRAIN)
     assert done.returncode == 0, done.stderr
-    assert "train        28 real, 28 fake" in done.stdout, done.stdout
     return output
+
+
+@pytest.fixture(scope="module")
+def killed(faces: Path, tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> tuple[Path, str]:
+    """A copy of an OUTPUT on S3 whose second worker was killed late in the second epoch, and what the run said."""
+    folder = tmp_path_factory.mktemp("killed")
+    keys = {"AWS_ACCESS_KEY_ID": s3_server.access_key, "AWS_SECRET_ACCESS_KEY": s3_server.secret_key}
+    names = {name.lower(): value for name, value in keys.items()}
+    client = boto3.session.Session(region_name="us-east-1").client("s3", endpoint_url=s3_server.endpoint, **names)
+    client.create_bucket(Bucket="trained")
+    marker = folder / "killed"
+    done = fakesift(
+        "train", faces, "s3://trained/model", *TRAIN, "--s3-endpoint", s3_server.endpoint,
+        PYTHONPATH=str(KILLED), FAKESIFT_KILL=f"1 {2 * STEPS} {marker}", **keys,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert marker.exists()
+    assert "train        28 real, 28 fake" in done.stdout, done.stdout
+    output = S3Storage("trained", "model", S3Options(endpoint=s3_server.endpoint))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in keys.items():
+            patch.setenv(name, value)
+        for key, data in files(output).items():
+            LocalStorage(folder / "model").put(key, data)
+    return folder / "model", done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(killed: tuple[Path, str]) -> Path:
+    """The same folder."""
+    return killed[0]
 
 
 def history(output: Path) -> list[dict[str, str]]:
@@ -47,19 +84,30 @@ def history(output: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_it_learns_and_leaves_a_bundle_that_accounts_for_itself(calm: Path) -> None:
-    summary = json.loads((calm / "summary.json").read_text())
+def test_a_killed_worker_costs_its_epoch_alone(killed: tuple[Path, str]) -> None:
+    output, said = killed
+    assert [int(row["epoch"]) for row in history(output)] == [1, 2, 3, 4, 5]
+    assert [int(row["step"]) for row in history(output)] == [STEPS * epoch for epoch in range(1, 6)]
+    assert re.findall(r"^epoch (\d) ", said, re.MULTILINE) == ["1", "2", "3", "4", "5"]
+    assert "Traceback" not in said
+    kept = sorted((output / "checkpoints").glob("checkpoint_*/state.json"))
+    assert [json.loads(path.read_text())["step"] for path in kept] == [4 * STEPS, 5 * STEPS]
+
+
+@pytest.mark.slow
+def test_it_learns_and_leaves_a_bundle_that_accounts_for_itself(trained: Path) -> None:
+    summary = json.loads((trained / "summary.json").read_text())
     assert summary["metrics"]["test"]["videos"]["auc"][0] > 0.95
-    bundle = json.loads((calm / "bundle/bundle.json").read_text())
+    bundle = json.loads((trained / "bundle/bundle.json").read_text())
     assert bundle["digest"] == summary["bundle_digest"]
     assert bundle["split_digest"] and bundle["data_digest"]
-    table = pq.read_table(calm / "predictions.parquet")
+    table = pq.read_table(trained / "predictions.parquet")
     assert set(table["split"].to_pylist()) == {"validation", "test"}
     assert table.num_rows == sum(sum(summary["splits"][name].values()) for name in ("validation", "test"))
     for name in ("bundle/report.html", "bundle/MODEL_CARD.md", "augmented.png", "splits.parquet"):
-        assert (calm / name).stat().st_size > 1000
-    assert len(list((calm / "tensorboard").iterdir())) == 1
-    told = fakesift("status", calm)
+        assert (trained / name).stat().st_size > 1000
+    assert len(list((trained / "tensorboard").iterdir())) == 1
+    told = fakesift("status", trained)
     assert told.returncode == 0 and "best epoch" in told.stdout and told.stdout.count("validation auc") == 5
 
 
@@ -74,6 +122,7 @@ def test_a_killed_run_goes_on_to_the_same_curve(faces: Path, calm: Path, tmp_pat
             if line.startswith("epoch 2 "):
                 job.kill()
                 break
+    assert (output / "augmented.png").stat().st_size > 1000  # in time to stop a run that is shown the wrong faces
     done = fakesift("train", faces, output, *TRAIN)
     assert done.returncode == 0, done.stderr
     assert "epoch 1 " not in done.stderr
@@ -85,30 +134,55 @@ def test_a_killed_run_goes_on_to_the_same_curve(faces: Path, calm: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_evaluate_refuses_what_was_seen_and_both_backends_agree(faces: Path, calm: Path, tmp_path: Path) -> None:
-    seen = fakesift("evaluate", calm / "bundle", faces)
-    assert seen.returncode == 2
-    assert "the model was trained on" in seen.stderr and "--allow-seen" in seen.stderr
-    fresh = tmp_path / "fresh"
+def test_evaluate_refuses_what_was_seen_and_both_backends_agree(faces: Path, trained: Path, tmp_path: Path) -> None:
+    fresh, old = tmp_path / "fresh", tmp_path / "old"
     write_learnable(LocalStorage(fresh), sources=8, first=500)
+    write_learnable(LocalStorage(old), sources=2)
+    methods = tmp_path / "methods.csv"
+    methods.write_text("uri,method\n" + "".join(f"fake{500 + number:04d}.mp4,redder\n" for number in range(6)))
+    asked = ("evaluate", trained / "bundle", fresh, old, "--output")
+    seen = fakesift(*asked, tmp_path / "refused")
+    assert seen.returncode == 2
+    assert re.search(r"[24] faces belong to what the model was trained on", seen.stderr), seen.stderr
+    assert "--allow-seen" in seen.stderr
+    assert not (tmp_path / "refused").exists()
     found = []
     for backend in ("tensorflow", "jax"):
         output = tmp_path / backend
-        done = fakesift("evaluate", calm / "bundle", fresh, "--output", output, "--backend", backend)
+        done = fakesift(*asked, output, "--allow-seen", "--slices", methods, "--backend", backend)
         assert done.returncode == 0, done.stderr
-        assert "8 real and 8 fake videos" in done.stdout
+        assert "10 real and 10 fake videos" in done.stdout
+        assert "The model has seen some of this data" in done.stdout
         found.append(pq.read_table(output / "predictions.parquet"))
+    page = (output / "report.html").read_text()
+    for told in ("The model has seen some of this data", "clip quality", "bits a pixel", "method", "redder"):
+        assert told in page
+    assert json.loads((output / "summary.json").read_text())["seen_faces"] in (2, 4)
     assert found[0]["face"].equals(found[1]["face"])
     np.testing.assert_allclose(found[0]["logit"].to_numpy(), found[1]["logit"].to_numpy(), atol=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.soak
-def test_jax_trains_with_two_workers(faces: Path, tmp_path: Path) -> None:
-    short = ("--model", "cnn", "--batch-size", 16, "--augment", "none", "--workers", 2, "--backend", "jax")
-    done = fakesift("train", faces, tmp_path / "jax", *short, "--epochs", 2)
+def test_jax_trains_with_two_workers_and_without_any_fake(tmp_path: Path) -> None:
+    reals, output = tmp_path / "reals", tmp_path / "jax"
+    write_output(LocalStorage(reals), [clip for clip in clips() if clip.label == 0], a_unit=8)
+    done = fakesift(
+        "train", reals, output, "--model", "cnn", "--batch-size", 16, "--augment", "none", "--workers", 2,
+        "--backend", "jax", "--epochs", 2, "--synthetic", "self-blended", "--split", "given",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert len(history(tmp_path / "jax")) == 2
+    assert "validation and test without fakes" in done.stderr
+    assert "validation   8 real\n" in done.stdout
+    assert "8 real and 8 fake videos" in done.stdout
+    assert all(row["validation_auc"] for row in history(output))
+    assert len(history(output)) == 2
+    assert pq.read_table(output / "landmarks.parquet").num_rows == 40
+    table = pq.read_table(output / "predictions.parquet", columns=["face", "label"])
+    made = [face.endswith("#self-blended") for face in table["face"].to_pylist()]
+    assert table["label"].to_pylist() == list(map(int, made))
+    for name in ("report.html", "MODEL_CARD.md"):
+        assert "self-blended ones, made of its real faces" in (output / "bundle" / name).read_text()
 
 
 def refused(*places: Path, **options: object) -> str:
@@ -129,6 +203,8 @@ def test_bad_input_is_named_before_anything_is_written(faces: Path, tmp_path: Pa
     assert "FACES... OUTPUT" in refused(faces)
     assert "workers: got 17" in refused(faces, output, workers=17)
     assert "lies inside" in refused(faces, faces / "model")
+    assert "epochs: got 0 for cnn without weights" in refused(faces, output, epochs=0)
+    assert "bad unfreeze: received 9, expected 'whole' or 1 to" in refused(faces, output, unfreeze=9)
     assert "unknown model: received 'vgg'" in str(_error(lambda: TrainOptions(model="vgg").shaping()))
     assert not output.exists()
 

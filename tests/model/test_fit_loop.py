@@ -15,7 +15,7 @@ from batch.model.fit.engine import use_backend
 from batch.model.fit.feed import ReaderFeed
 from batch.model.fit.loop import Hooks, StepReport, TrainingDivergedError, fit
 from batch.model.fit.options import FitOptions
-from batch.model.network import NetworkOptions, build_network
+from batch.model.network import NetworkOptions, build_network, check_unfreeze
 from batch.model.plan import DataOptions
 from batch.model.reader import FaceReader
 from batch.model.records import EpochRecord
@@ -123,6 +123,31 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_checkpoint_before
     assert [record and record.epoch for record in seen] == [1]
     resumed = fit(CNN, DrawnFeed(), QUICK, restore=tmp_path / "kept")
     assert [record.epoch for record in resumed.history] == [1, 2]
+
+
+def test_weights_that_are_no_numbers_are_never_a_checkpoint(pretrained: str, tmp_path: Path) -> None:
+    seen, hooks = keep_last(tmp_path / "kept")
+    network = replace(CNN, weights=pretrained)
+    # No float32 is as large as this rate: the network's first step spoils its weights, and the loss before it is good.
+    options = replace(QUICK, head_epochs=1, learning_rate=1e41, checkpoint_steps=1)
+    with pytest.raises(TrainingDivergedError, match="weights are not finite after step 7 of the run"):
+        fit(network, DrawnFeed(), options, hooks=hooks)
+    assert [record and record.epoch for record in seen] == [*[None] * 5, 1]
+    with np.load(tmp_path / "kept" / "network.npz") as kept:
+        assert all(np.isfinite(kept[name]).all() for name in kept.files)
+
+
+@pytest.mark.parametrize("stage", ["head", "whole"])
+def test_a_wrong_number_of_blocks_shows_before_the_first_step(stage: str, pretrained: str) -> None:
+    network = replace(CNN, weights=pretrained if stage == "head" else "none")
+    reports: list[StepReport] = []
+    options = replace(QUICK, head_epochs=1, unfreeze=9)
+    with pytest.raises(ValueError, match="unfreeze: received 9, expected 'whole' or 1 to "):
+        fit(network, DrawnFeed(), options, hooks=Hooks(on_step=reports.append))
+    assert not reports
+    with pytest.raises(ValueError, match="unfreeze: received 9"):
+        check_unfreeze(network, 9)
+    check_unfreeze(network, 2)
 
 
 def test_the_best_epoch_is_the_result_and_patience_ends_the_stage() -> None:

@@ -6,22 +6,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from batch.model.network import NetworkOptions, build_network
 from tests.support.fit_run import FitSpec, in_processes, outcome
 
 # Three lanes on two workers: the second has one, which runs dry first; weights of 1, 2 and 3.
 FEED = {"lanes": (13, 6, 9), "lane_batch": 2}
 OPTIONS = {
-    "epochs": 2, "optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "clip_norm": 0.3, "ema": 0.9,
-    "weight_decay": 0.01, "label_smoothing": 0.1, "checkpoint_minutes": 0.0,
+    "head_epochs": 1, "epochs": 1, "optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "clip_norm": 0.3,
+    "ema": 0.9, "weight_decay": 0.01, "label_smoothing": 0.1, "checkpoint_minutes": 0.0,
 }  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_two_workers_end_with_the_weights_of_one(backend: str, tmp_path: Path) -> None:
+    start = tmp_path / "cnn.weights.h5"
+    build_network(NetworkOptions(model="cnn"), 32).get_layer("backbone").save_weights(start)
     spec = FitSpec(
         out=str(tmp_path / "one"),
-        network={"model": "cnn", "dense_units": (16,)},
+        network={"model": "cnn", "weights": str(start), "features": "multi", "dense_units": (16,)},
         options={**OPTIONS, "backend": backend},
         feed=FEED,
     )

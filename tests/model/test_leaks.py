@@ -209,6 +209,16 @@ def test_partial_overlap_is_seen_with_its_groups(tmp_path: Path, trained: Traine
     assert "n/renamed.mp4" in str(found)
 
 
+def test_a_copy_of_a_seen_groups_clip_is_seen(tmp_path: Path, trained: Trained) -> None:
+    index, _, _, clips = trained
+    fingerprint = fingerprint_of(index, np.arange(index.table.num_rows), None)  # names alone
+    old = next(clip for clip in clips if clip.label == 0)
+    given = [replace(old, crops=[picture(9000)]), real("n/copy.mp4", crops=[picture(9000)]), real("n/other.mp4")]
+    mine, looks = prepared(at(tmp_path), given)
+    assert overlap(fingerprint, mine, looks).rows.tolist() == [0]
+    assert overlap(fingerprint, mine, looks, find_duplicates(mine, looks)).rows.tolist() == [0, 1]
+
+
 def test_other_data_were_not_seen(tmp_path: Path, trained: Trained) -> None:
     *_, fingerprint, _ = trained
     clips = [replace(clip, key=clip.key.replace("/", "/x"), source=f"x{clip.source}") for clip in corpus(20)]

@@ -140,7 +140,7 @@ def test_crops_too_small_for_the_network_are_refused() -> None:
 def test_xception_takes_its_weights_from_a_file() -> None:
     options = NetworkOptions(weights=str(XCEPTION), features="multi")
     model = build_network(options, 71)
-    assert model.get_layer("logit").kernel.shape == (728 + 728 + 2048, 1)
+    assert model.get_layer("logit").kernel.shape == (4 * 728 + 2048, 1)
     set_trainable(model, "whole", options, 2)
     assert trained_blocks(model) == {"block13", "block14", "conv2d"}
     # The file holds float16: no freshly drawn kernel has such values.

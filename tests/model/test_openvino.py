@@ -47,6 +47,17 @@ def test_it_gives_the_logits_of_keras(tmp_path: Path, model: str, side: int) -> 
         assert 1e-4 < drift(half[:8], expected[:8]) <= bundle.manifest.tolerance["bfloat16"]
 
 
+@pytest.mark.parametrize(("threads", "batch"), [(1, 4), (2, 4), (3, 6), (6, 6)])
+def test_every_thread_has_crops_of_its_own(threads: int, batch: int) -> None:
+    from batch.model.openvino import OpenVinoPredictor
+
+    model = network()
+    pictures = crops(2 * batch + 1, model.input_shape[1])
+    predict = OpenVinoPredictor(model, batch_size=4, threads=threads)
+    assert predict.batch_size == batch
+    assert drift(predict(pictures), Predictor(model, batch_size=4)(pictures)) < 1e-4
+
+
 def test_golden_logits_that_drift_stop_the_load(tmp_path: Path) -> None:
     bundle = save_bundle(LocalStorage(tmp_path), network(), manifest())
     assert bundle.predictor(runtime="openvino").engine.startswith("OpenVINO 20")

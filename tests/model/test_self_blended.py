@@ -1,5 +1,6 @@
 """Landmarks and the fakes made along them: found on drawn faces, blended within the face, the same every time."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -7,6 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from batch.model.calibration import NO_CALIBRATION
+from batch.model.evaluation import evaluate_predictions
+from batch.model.fit.feed import ReaderFeed
+from batch.model.fit.loop import fit
+from batch.model.fit.options import FitOptions
+from batch.model.judgement import fit_judgement, predictions_table
 from batch.model.landmarks import (
     KEY,
     LANDMARKS,
@@ -17,7 +24,8 @@ from batch.model.landmarks import (
     trusted,
     write_landmarks,
 )  # fmt: skip
-from batch.model.plan import DataOptions, plan_epoch
+from batch.model.network import NetworkOptions
+from batch.model.plan import DataOptions, lacks_fakes, plan_epoch, plan_scan
 from batch.model.reader import FaceReader
 from batch.model.records import UNUSED
 from batch.model.self_blended import BlendOptions, hull, self_blend
@@ -142,6 +150,46 @@ def test_reader_gives_each_face_and_its_fake(faces: list[np.ndarray], tmp_path: 
             for row, label, image in zip(batch.rows, batch.labels, batch.images, strict=True):
                 assert row == UNUSED or np.array_equal(image, seen[int(row), int(label)])
     assert kept.to_table().equals(reader.landmarks.to_table())
+
+
+def test_without_any_fake_a_network_is_judged_by_fakes_of_the_held_out_faces(
+    faces: list[np.ndarray], tmp_path: Path
+) -> None:
+    index = write_index(LocalStorage(tmp_path), [[0, 0, 0], [0, 0, 0]], side=SIDE, crops=faces)
+    train, held_out = np.arange(3), np.arange(3, 6)
+    with FaceReader(index, OPTIONS) as reader:
+        feed = ReaderFeed(reader, index, train, held_out, OPTIONS)
+        passes = [list(feed.validation().batches(0)) for _ in range(2)]  # type: ignore[union-attr]
+        result = fit(NetworkOptions(model="cnn"), feed, FitOptions(epochs=1))
+        found = result.score(feed.scan(held_out))
+        assert feed.lacks_fakes(held_out)
+    for mine, theirs in zip(*passes, strict=True):
+        np.testing.assert_array_equal(mine.images, theirs.images)  # the same fakes in each epoch
+    assert set(result.history[0].validation) == {"loss", "accuracy", "auc"}
+    assert found.scores.rows.tolist() == [3, 3, 4, 4, 5, 5]
+    assert found.labels.tolist() == [0, 1] * 3
+    scores = replace(found.scores, made=found.labels == 1)
+    groups = pa.array([f"g{row}" for row in range(6)])
+    table = predictions_table(index, scores, NO_CALIBRATION, groups=groups)
+    uris = index.table["video_uri"].to_pylist()
+    assert table["label"].to_pylist() == [0, 1] * 3
+    assert table["group"].to_pylist() == ["g3", "g3", "g4", "g4", "g5", "g5"]
+    assert table["video_uri"].to_pylist()[:2] == [uris[3], f"{uris[3]}#self-blended"]
+    judgement = fit_judgement(table)
+    told = evaluate_predictions(table, name="test", aggregation=judgement.aggregation, thresholds=judgement.thresholds)
+    assert (told.videos.real, told.videos.fake) == (3, 3)
+
+
+def test_fakes_of_the_corpus_are_what_it_is_judged_by_where_there_are_some(
+    faces: list[np.ndarray], tmp_path: Path
+) -> None:
+    index = write_index(LocalStorage(tmp_path), [[0, 0, 0], [0, 1, 0]], side=SIDE, crops=faces)
+    assert not lacks_fakes(index, np.arange(3, 6), OPTIONS)
+    assert not lacks_fakes(index, np.arange(3), replace(OPTIONS, synthetic="none"))
+    with pytest.raises(ValueError, match="self-blended scan: got batches of 3, expected even ones"):
+        plan_scan(index, np.arange(3), 3, blended=True)
+    with pytest.raises(ValueError, match="of real faces alone"):
+        plan_scan(index, np.arange(6), 4, blended=True)
 
 
 def test_landmarks_of_another_schema_are_refused(faces: list[np.ndarray], tmp_path: Path) -> None:

@@ -167,6 +167,16 @@ def test_a_split_without_one_class_is_refused(clips: Sequence[Clip], told: str) 
     assert told in str(no.value)
 
 
+def test_a_corpus_without_fakes_is_split_where_fakes_are_made_of_real_faces() -> None:
+    index = index_of([real(f"p/{nth}.mp4") for nth in range(40)])
+    split = make_split(index, SplitOptions(), needs_fakes=False)
+    counts = split.counts()
+    assert sum(counts[str(name)]["real"] for name in SPLITS) == 40
+    assert all(abs(counts[name]["real"] - 6) <= 1 for name in ("validation", "test"))
+    with pytest.raises(ValueError, match=r"no real face in train, .* expected real faces in every split"):
+        make_split(index_of([fake(f"p/{nth}.mp4", f"o{nth}") for nth in range(20)]), SplitOptions(), needs_fakes=False)
+
+
 def given(sources: int) -> list[Clip]:
     """A corpus whose labels name a split for each source, in several spellings."""
     names = ["train", "Training ", "val", "valid", "dev", "TEST"]

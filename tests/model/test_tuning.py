@@ -10,6 +10,7 @@ import pytest
 import yaml
 from scipy import stats
 
+from batch.model.fit.frozen import needed_ids
 from batch.model.fit.options import FitOptions
 from batch.model.network import NetworkOptions
 from batch.model.plan import DataOptions
@@ -17,10 +18,12 @@ from batch.model.records import EpochRecord
 from batch.model.tuning.ablation import REFERENCE_ROWS, ablation_grid
 from batch.model.tuning.grid import Grid
 from batch.model.tuning.parse import parse_grid
-from batch.model.tuning.recipe import Recipe
+from batch.model.tuning.recipe import Configuration, Recipe
 from batch.model.tuning.records import Progress, Status, Trial, TrialResult
+from batch.model.tuning.sharing import feature_groups, group_of
 from batch.model.tuning.statistics import Mean, by_configuration, chosen, effects
 from batch.model.tuning.table import as_csv, trials_table
+from tests.support.face_outputs import corpus, index_of
 
 RECIPE = Recipe(network=NetworkOptions(), data=DataOptions(), fit=FitOptions())
 
@@ -54,6 +57,7 @@ def test_a_cross_product_follows_its_conditions() -> None:
     assert found.row_configuration(found.rows[0]) == {"augment": "none", "model": "cnn", "learning_rate": 0.001}
     assert len({RECIPE.changed(each).digest() for each in made}) == 8
     assert found.followers["model"] == {"optimizer", "momentum"}
+    assert (found.highest("learning_rate"), found.highest("momentum"), found.highest("epochs")) == (0.001, 0.9, 0.0)
 
 
 def test_draws_stay_within_their_ranges_and_repeat() -> None:
@@ -73,6 +77,7 @@ def test_draws_stay_within_their_ranges_and_repeat() -> None:
     [
         ("grid: {learning_rat: [0.1]}", ["learning_rat", "learning_rate"]),
         ("grid: {seed: [1, 2]}", ["seed", "--seeds"]),
+        ("fixed: {split: part}", ["split", "every trial has the same"]),
         ("grid: {learning_rate: [fast]}", ["learning_rate", "'fast'", "a number"]),
         ("grid: {optimizer: [rmsprop]}", ["optimizer", "'rmsprop'", "nadam"]),
         ("grid: {dropout: []}", ["dropout", "no choice"]),
@@ -113,6 +118,27 @@ def test_the_ablation_holds_the_six_rows_of_the_reference() -> None:
         assert (recipe.network.model, recipe.fit.optimizer, rate) == (row.model, row.optimizer, row.rate)
         assert recipe.epochs == 5 and recipe.data.augment == "reference"
         assert recipe.network.source_of_weights == ("imagenet" if row.model == "xception" else "none")
+
+
+def test_heads_that_see_the_same_share_their_features() -> None:
+    index, train, validation = index_of(corpus(12)), np.arange(24), np.arange(24, 36)
+    network = NetworkOptions(weights="imagenet", dropout=0.2)
+    frozen = Recipe(network=network, data=DataOptions(batch_size=8), fit=FitOptions(epochs=0, head_epochs=2))
+    same: list[Configuration] = [
+        {"dropout": 0.5}, {"dense_units": (64,)}, {"optimizer": "sgd"}, {"head_learning_rate": 0.1}, {"head_epochs": 1},
+    ]  # fmt: skip
+    heads = [frozen, *(frozen.changed(each) for each in same)]
+    (group,) = feature_groups(index, train, validation, heads).values()
+    wanted = needed_ids(index, train, validation, frozen.data, 2)
+    assert {epoch: ids.tolist() for epoch, ids in group.ids.items()} == {
+        epoch: ids.tolist() for epoch, ids in wanted.items()
+    }
+    assert group.faces == sum(map(len, wanted.values())) and group_of(frozen.changed({"epochs": 1})) is None
+    other: list[Configuration] = [{"augment": "none"}, {"features": "multi"}, {"precision": "float32"}]
+    apart = [frozen, frozen.changed({}, 1), *(frozen.changed(each) for each in other)]
+    assert len({group_of(each) for each in apart}) == 5
+    plain = frozen.changed({"augment": "none"})
+    assert group_of(plain) == group_of(plain.changed({}, 1)), "without augmentation a seed changes no face"
 
 
 def result(configuration: str, seed: int, losses: list[float], **more: object) -> TrialResult:

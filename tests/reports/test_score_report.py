@@ -18,7 +18,9 @@ from batch.scoring.commit import commit_keys, read_commits
 from batch.scoring.drift import compare
 from batch.scoring.records import Item
 from batch.scoring.summary import ScoreSummary, read_history
+from batch.scoring.suspicious import find
 from batch.scoring.twins import TwinWriter
+from batch.scoring.waiting import Waiting
 from batch.storage.base import Storage
 from batch.storage.local import LocalStorage
 from tests.reports.outputs import Page
@@ -97,9 +99,9 @@ def report(
 ) -> Page:  # fmt: skip
     looked = PictureOptions(sources=tuple(sources), faces=FACES, limits=LimitOptions())
     uri = write_score_report(
-        sink, summary=summary, commits=read_commits(sink, commit_keys(sink, summary.runs)),
+        sink, summary=summary, findings=find(sink, read_commits(sink, commit_keys(sink, summary.runs)), most=most),
         drift=compare(read_history(sink), summary), bundle=bundle, options={"faces": {"frames": FRAMES}},
-        pictures=looked if pictures else None, most=most,
+        pictures=looked if pictures else None,
     )  # fmt: skip
     return Page(Path(uri).read_text("utf-8"))
 
@@ -209,7 +211,9 @@ def test_copies_of_what_was_scored_on_an_earlier_night_name_it(
     score_night(sink, sources, [clip], logits, bundle=bundle.digest)
     recipe = recipe_of(sources, run=2, night="2026-03-03", bundle=bundle.digest)
     copy = replace(clip, key="copy.mp4")
-    assert [each.won for each in TwinWriter(sink, sources, recipe).write({b"f" * 16: [copy]}, [], [1])] == [True]
+    twins = Waiting()
+    twins.add(copy)
+    assert [each.won for each in TwinWriter(sink, recipe).write(twins, [], [1])] == [True]
     summary = summarized(sink, sources, run=2, night="2026-03-03", bundle=bundle.digest)
     found = report(sink, sources, bundle, summary).section("suspicious").text
     assert "copy.mp4" in found

@@ -1,5 +1,6 @@
 """Outputs of scoring that are looked through, damaged, and taken down from."""
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from batch.scoring.commit import commit_keys, read_commits
 from batch.scoring.index import COLUMNS, LedgerIndex, Sought
 from batch.scoring.kept import recall
 from batch.scoring.ledger import ledger_tables, open_runs, read_ledger_files, write_ledger
+from batch.scoring.look import pixels
 from batch.scoring.plan import Planner, PlanOptions
 from batch.scoring.purge import purge_scores
 from batch.scoring.records import Item, ScoringOptions
@@ -23,7 +25,7 @@ from batch.shards.findings import Kind
 from batch.shards.purged import load_purged
 from batch.shards.runfile import RunFile, claim_output
 from batch.storage.local import LocalStorage
-from tests.support.scored import SIDE, claim, recipe, record
+from tests.support.scored import PICTURE, SIDE, claim, recipe, record
 
 OPTIONS = ScoringOptions(faces=FaceOptions(frames=16, faces="all"))
 NIGHT = date(2026, 3, 2)
@@ -50,7 +52,7 @@ def sink(tmp_path: Path, bucket: LocalStorage) -> LocalStorage:
     walked = planner(made, bucket)
     reasons = {"b.jpg": Reason.TRUNCATED}
     record(made, bucket, walked.items(), run=1, options=OPTIONS, reasons=reasons, keep_crops=True)
-    list(TwinWriter(made, [bucket], recipe(bucket, 1, OPTIONS)).write(walked.twins, [], [1]))
+    list(TwinWriter(made, recipe(bucket, 1, OPTIONS)).write(walked.twins, [], [1]))
     end(made, 1)
     return made
 
@@ -112,7 +114,7 @@ def test_a_takedown_leaves_nothing_and_holds(sink: LocalStorage, bucket: LocalSt
     assert sum(table.num_rows for table in ledger_tables(sink, read_ledger_files(sink))) == 2
     again = planner(sink, bucket)
     assert not list(again.items())
-    assert (again.purged, again.twins) == (2, {})
+    assert (again.purged, list(again.twins)) == (2, [])
     before = {item.key: item.etag for item in sink.list()}
     assert purge_scores(sink, [bucket.uri("a.jpg")]).record is None
     assert {item.key: item.etag for item in sink.list()} == before
@@ -122,19 +124,45 @@ def test_a_takedown_leaves_nothing_and_holds(sink: LocalStorage, bucket: LocalSt
 
 
 def test_kept_crops_stand_for_the_files(sink: LocalStorage, bucket: LocalStorage) -> None:
-    """The crops that tests make up are no pictures, so that only their absence can be seen here."""
-    [item] = [item for item in other_bundle(sink, bucket) if item.key == "b.jpg"]
-    assert item.kept is not None
-    seen = recall(sink, make_unit([item], "s"), SIDE)
+    items = [item for item in other_bundle(sink, bucket) if item.key != "c.mp4"]
+    assert [(item.key, item.kept is not None) for item in items] == [("a.jpg", True), ("b.jpg", True)]
+    unit = make_unit([*items, replace(items[0], key="moved.png", etag="other")], "s")
+    seen = recall(sink, unit, SIDE)
     assert seen is not None
-    assert [result.reason for result in seen.results] == [Reason.TRUNCATED]
-    assert seen.crops.shape == (0, SIDE, SIDE, 3)
-    sink.delete(f"commits/{item.kept}.json")
-    assert recall(sink, make_unit([item], "s"), SIDE) is None
+    assert [result.reason for result in seen.results] == [Reason.KEPT, Reason.TRUNCATED, Reason.KEPT]
+    assert [result.video.key for result in seen.results] == ["a.jpg", "b.jpg", "moved.png"]
+    assert [face.video.key for face in seen.results[2].faces] == ["moved.png"] * 2
+    assert seen.crops.shape == (4, SIDE, SIDE, 3)
+    assert (seen.crops == pixels([PICTURE], SIDE)).all()
+    assert recall(sink, make_unit([replace(items[0], fingerprint=None, etag="other")], "s"), SIDE) is None
+    sink.delete(f"commits/{unit.kept}.json")
+    assert recall(sink, unit, SIDE) is None
 
 
-def other_bundle(sink: LocalStorage, bucket: LocalStorage) -> list[Item]:
+@pytest.mark.parametrize("prefix", ["items/", "faces/", "commits/"])
+@pytest.mark.parametrize("cut", [True, False])
+def test_damaged_kept_crops_are_made_anew(
+    sink: LocalStorage, bucket: LocalStorage, prefix: str, cut: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cut file, and one with a few bytes in its middle changed."""
+    unit = make_unit([item for item in other_bundle(sink, bucket) if item.key == "a.jpg"], "s")
+    assert unit.kept is not None
+    [key] = [item.key for item in sink.list(prefix) if unit.kept.replace("/", ".") in item.key.replace("/", ".")]
+    data = sink.read(key)
+    sink.put(key, data[:-20] if cut else data[: len(data) // 2] + b"\0\1\2\3" + data[len(data) // 2 + 4 :])
+    assert recall(sink, unit, SIDE) is None
+    assert "are not used" in caplog.text
+    [anew] = record(sink, bucket, unit.items, run=2, options=OPTIONS, bundle="other", keep_crops=True)
+    end(sink, 2)
+    again = make_unit([item for item in other_bundle(sink, bucket, "third") if item.key == "a.jpg"], "s")
+    assert again.kept == f"000002/{anew.commit.unit}"
+    seen = recall(sink, again, SIDE)
+    assert seen is not None
+    assert len(seen.crops) == 2
+
+
+def other_bundle(sink: LocalStorage, bucket: LocalStorage, name: str = "other") -> list[Item]:
     tables = ledger_tables(sink, read_ledger_files(sink), COLUMNS)
-    walked = Planner([bucket], LedgerIndex(tables, Sought.of("other", OPTIONS, NIGHT)), PlanOptions())
+    walked = Planner([bucket], LedgerIndex(tables, Sought.of(name, OPTIONS, NIGHT)), PlanOptions())
     assert not open_runs(sink, read_ledger_files(sink))
     return list(walked.items())

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,10 @@ from batch.model.aggregate import Aggregation
 from batch.records import Reason
 from batch.scoring.close import remove_orphans
 from batch.scoring.commit import commit_keys, read_commits
-from batch.scoring.ledger import committed_rows
 from batch.scoring.records import Item, Looked, ScoringOptions
 from batch.scoring.runs import check_free, claimed, new_claim, read_claim
 from batch.scoring.summary import CommitSums, ScoreSummary, read_history, write_summary
 from batch.scoring.tables import Recipe, unit_tables
-from batch.scoring.twins import TwinWriter
 from batch.scoring.units import UNIT_FRAMES, cut_units, make_unit
 from batch.scoring.write import write_unit
 from batch.storage.local import LocalStorage
@@ -114,6 +112,22 @@ def test_files_that_no_commit_names_go_at_the_end(sink: LocalStorage, tmp_path: 
     assert not list(commit_keys(sink, [1]))
 
 
+def test_only_these_runs_orphans_go(sink: LocalStorage, tmp_path: Path) -> None:
+    """Two killed runs of two nights, thousands of files of another run beside them."""
+    bucket = LocalStorage(tmp_path / "bucket")
+    reports = record(sink, bucket, [item("a.jpg")], run=1, options=OPTIONS, keep_crops=True)
+    reports += record(sink, bucket, [item("b.jpg")], run=2, options=OPTIONS, night=date(2026, 3, 3))
+    orphans = ["faces/000001.u-0.parquet", "tracks/date=2026-03-02/000001.u-0.parquet"]
+    orphans += ["items/date=2026-03-03/000002.u-0.parquet"]
+    others = [f"items/date=2026-03-03/000003.{number:04}-0.parquet" for number in range(1100)]
+    others += ["faces/0000010.u-0.parquet"]
+    for key in [*orphans, *others]:
+        sink.put(key, b"")
+    assert remove_orphans(sink, [1, 2], [report.commit for report in reports]) == len(orphans)
+    left = {each.key for prefix in ("items/", "tracks/", "faces/") for each in sink.list(prefix)}
+    assert left == {*others, *(file.key for report in reports for file in report.commit.files)}
+
+
 def test_units_grow_and_hold_one_input_and_one_source_of_crops() -> None:
     items = [item(f"{n}.mp4", input=n % 2) for n in range(2000)]
     units = list(cut_units(items, 16, "s"))
@@ -125,8 +139,13 @@ def test_units_grow_and_hold_one_input_and_one_source_of_crops() -> None:
     assert len({unit.id for unit in units}) == len(units)
     images = list(cut_units([item(f"{n}.jpg") for n in range(10_000)], 16, "s"))
     assert max(len(unit.items) for unit in images) == UNIT_FRAMES
+    scattered = list(cut_units([item(f"{n}.jpg", kept=str(n % 500)) for n in range(2000)], 16, "s"))
+    assert sum(len(unit.items) for unit in scattered) == 2000, "however many are open at once"
+    assert all({each.kept for each in unit.items} == {unit.kept} for unit in scattered)
     kept = list(cut_units([item(f"{n}.jpg", kept=str(n // 5)) for n in range(15)], 16, "s"))
     assert [unit.kept for unit in kept] == ["0", "1", "2"]
+    turns = [item(f"{n}.jpg", kept="k" if n % 2 else None) for n in range(60)]
+    assert [(unit.kept, len(unit.items)) for unit in cut_units(turns, 16, "s")] == [(None, 30), ("k", 30)]
     assert not list(cut_units([], 16, "s"))
 
 
@@ -156,28 +175,6 @@ def test_a_run_that_was_overtaken_commits_no_more(sink: LocalStorage, tmp_path: 
     with pytest.raises(RuntimeError, match="run 2 has taken this output over"):
         record(sink, LocalStorage(tmp_path / "bucket"), [item("a.jpg")], run=1, options=OPTIONS)
     assert not list(commit_keys(sink, [1]))
-
-
-def test_twins_get_the_row_of_what_was_scored(sink: LocalStorage, tmp_path: Path) -> None:
-    bucket = LocalStorage(tmp_path / "bucket")
-    items = [item("a.jpg"), item("b.jpg"), item("c.jpg")]
-    reasons = {"b.jpg": Reason.NO_FACE, "c.jpg": Reason.TIMEOUT}
-    record(sink, bucket, items, run=1, options=OPTIONS, reasons=reasons)
-    claim(sink, 2)
-    writer = TwinWriter(sink, [bucket], recipe(bucket, 2, OPTIONS))
-    twins = {each.fingerprint: [replace(each, key=f"x/{each.key}", etag="f")] for each in items}
-    [report] = writer.write(twins, [], [1, 2])  # type: ignore[arg-type]
-    rows = {row["uri"]: row for table in committed_rows(sink, [2]) for row in table.to_pylist()}
-    assert report.commit.same == 2
-    assert [each.key for each in writer.left] == ["x/c.jpg"]
-    copied = rows[bucket.uri("x/a.jpg")]
-    assert (copied["probability"], copied["same_as"], copied["reason"]) == (0.5, bucket.uri("a.jpg"), None)
-    assert rows[bucket.uri("x/b.jpg")]["reason"] == "no_face"
-    later = {items[0].fingerprint: [replace(items[0], key="y.jpg")]}
-    claim(sink, 3)
-    [report] = TwinWriter(sink, [bucket], recipe(bucket, 3, OPTIONS)).write(later, [], [2, 3])  # type: ignore[arg-type]
-    [row] = [row for table in committed_rows(sink, [3]) for row in table.to_pylist()]
-    assert row["same_as"] == bucket.uri("a.jpg")  # not the twin
 
 
 def test_a_summary_is_kept_for_later_runs(sink: LocalStorage, tmp_path: Path) -> None:

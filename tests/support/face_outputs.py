@@ -93,14 +93,19 @@ def _ref(clip: Clip) -> VideoRef:
 
 def _result(clip: Clip, number: int) -> VideoResult:
     video = _ref(clip)
-    faces = tuple(
+    faces = faces_of_clip(clip, video, _MEDIA, number)
+    return VideoResult(video=video, reason=Reason.KEPT, faces_found=1, frames_seen=len(faces), faces=faces)
+
+
+def faces_of_clip(clip: Clip, video: VideoRef, media: MediaInfo, number: int = 0) -> tuple[FaceRow, ...]:
+    """One face a crop; without crops a picture that the number draws."""
+    return tuple(
         FaceRow(
-            video=video, media=_MEDIA, frame_index=10 * frame, pts_s=frame * 0.4, track_id=0, image=encode(crop, "png"),
+            video=video, media=media, frame_index=10 * frame, pts_s=frame * 0.4, track_id=0, image=encode(crop, "png"),
             face_box_px=_BOX, crop_box_px=_BOX, detector="hog", score=None,
         )
         for frame, crop in enumerate(clip.crops or [picture(number + 1_000_000)])
     )  # fmt: skip
-    return VideoResult(video=video, reason=Reason.KEPT, faces_found=1, frames_seen=len(faces), faces=faces)
 
 
 def real(name: str, **more: object) -> Clip:

@@ -15,11 +15,14 @@ def reddened(seed: int) -> np.ndarray:
 
 
 def clips(sources: int = SOURCES, first: int = 0) -> list[Clip]:
-    """A real and a fake a source, which have no picture in common."""
+    """A real and a fake a source, which have no picture in common; two sources a part, and splits in the labels."""
     found: list[Clip] = []
     for number in range(first, first + sources):
-        found.append(real(f"p/real{number:04d}.mp4", crops=[picture(2 * number)]))
-        found.append(fake(f"p/fake{number:04d}.mp4", f"real{number:04d}.mp4", crops=[reddened(2 * number + 1)]))
+        part = f"p{(number - first) % max(1, sources // 2):02d}"
+        split = ("train", "train", "train", "val", "test")[number % 5]
+        found.append(real(f"{part}/real{number:04d}.mp4", split=split, crops=[picture(2 * number)]))
+        original = f"real{number:04d}.mp4"
+        found.append(fake(f"{part}/fake{number:04d}.mp4", original, split=split, crops=[reddened(2 * number + 1)]))
     return found
 
 

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from datetime import date
 
+import cv2
 import numpy as np
 
 from batch.model.aggregate import Aggregation
@@ -19,6 +20,7 @@ from batch.scoring.write import UnitReport, write_unit
 from batch.storage.base import Storage
 
 SIDE = 8
+PICTURE = cv2.imencode(".png", np.arange(3 * SIDE**2, dtype=np.uint8).reshape(SIDE, SIDE, 3))[1].tobytes()
 
 
 def recipe(source: Storage, run: int, options: ScoringOptions, **changes: object) -> Recipe:
@@ -33,7 +35,7 @@ def recipe(source: Storage, run: int, options: ScoringOptions, **changes: object
 def face(item: Item, frame: int, track: int) -> FaceRow:
     box = Box(left=10, top=10, right=90, bottom=90)
     return FaceRow(
-        video=item.video, media=MEDIA, frame_index=frame, pts_s=frame / 10, track_id=track, image=b"\x89PNG",
+        video=item.video, media=MEDIA, frame_index=frame, pts_s=frame / 10, track_id=track, image=PICTURE,
         face_box_px=box, crop_box_px=box, detector="cascade", score=1.0,
     )  # fmt: skip
 
@@ -62,15 +64,16 @@ def record(
     options: ScoringOptions,
     night: date = date(2026, 3, 2),
     reasons: Mapping[str, Reason] | None = None,
+    logit: float = 0.0,
     **changes: object,
 ) -> list[UnitReport]:
-    """Commits items as run `run`, all with a logit of 0 but for those with a reason."""
+    """Commits items as run `run`, all with the same logit but for those with a reason."""
     claim(sink, run, night=night)
     made = recipe(source, run, options, night=night.isoformat(), **changes)
     reports = []
     for unit in cut_units(items, 2, "test"):
         seen = looked(unit.items, reasons or {})
-        tables = unit_tables(unit, seen, np.zeros(len(seen.crops), np.float32), made)
+        tables = unit_tables(unit, seen, np.full(len(seen.crops), logit, np.float32), made)
         reports.append(write_unit(sink, unit, seen, tables, made, {}))
     return reports
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -42,7 +42,8 @@ class Snapshot:
 class Engine(Protocol):
     """A network with its optimizer on one backend, in one of the run's processes.
 
-    `open_stage`, `train_step`, `logits` and `gather` are collective: all processes call them in the same order.
+    `open_stage`, `standardize`, `train_step`, `logits` and `gather` are collective: all processes call them in the same
+    order.
     """
 
     rank: int
@@ -50,6 +51,9 @@ class Engine(Protocol):
 
     def open_stage(self, stage: Stage) -> None:
         """Start a stage with a fresh optimizer, from the averaged weights of the stage before."""
+
+    def standardize(self, batches: Iterable[Batch]) -> None:
+        """Set the layer `network.STANDARDIZE` by its input in these batches, as training meets them, of all workers."""
 
     def train_step(self, batch: Batch, learning_rate: float, decay: float) -> Any:
         """One optimizer step on this worker's part; gives the global loss as a scalar that may still be computed."""

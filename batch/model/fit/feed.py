@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-from batch.model.plan import DataOptions, EpochPlan, Rows, plan_epoch, plan_scan
+from batch.model.plan import DataOptions, EpochPlan, Rows, lacks_fakes, plan_epoch, plan_scan
 from batch.model.reader import FaceReader
 from batch.model.records import Batch, FaceIndex
 
@@ -56,14 +56,24 @@ class ReaderFeed:
         return None if self._scan is None else self._pass(self._scan, 0, training=False)
 
     def scan(self, rows: Rows) -> Pass:
-        """Each of these faces once, as validation sees them: for `FitResult.score`."""
-        return self._pass(plan_scan(self._index, rows, self._options.batch_size), 0, training=False)
+        """Each of these faces once, as validation sees them: for `FitResult.score`.
+
+        Where self-blended fakes are trained on and these are all real, each comes as a fake made of it as well.
+        """
+        return self._pass(self._planned(rows), 0, training=False)
 
     @cached_property
     def _scan(self) -> EpochPlan | None:
         if self._held_out is None or not len(self._held_out):
             return None
-        return plan_scan(self._index, self._held_out, self._options.batch_size)
+        return self._planned(self._held_out)
+
+    def lacks_fakes(self, rows: Rows) -> bool:
+        """Whether `scan` makes fakes of these."""
+        return lacks_fakes(self._index, rows, self._options)
+
+    def _planned(self, rows: Rows) -> EpochPlan:
+        return plan_scan(self._index, rows, self._options.batch_size, blended=self.lacks_fakes(rows))
 
     def _pass(self, plan: EpochPlan, epoch: int, *, training: bool) -> Pass:
         def batches(start_step: int) -> Iterator[Batch]:

@@ -7,6 +7,7 @@ devices where the loss is a sum over the global batch, so clipping and BatchNorm
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,8 +21,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from batch.model.fit.engine import Arrays, Augment, Build, Snapshot, checked, padded
 from batch.model.fit.optimizers import build_optimizer
 from batch.model.fit.options import FitOptions
+from batch.model.fit.standardize import set_moments, sums_of
 from batch.model.loss import clip_by_global_norm, weighted_loss
-from batch.model.network import NetworkOptions, Stage, build_network, logits_of, set_trainable
+from batch.model.network import STANDARDIZE, NetworkOptions, Stage, build_network, logits_of, set_trainable
 from batch.model.records import Batch
 
 
@@ -72,6 +74,22 @@ class JaxEngine:
         self._load([np.asarray(variable.value) for variable in optimizer.variables])
         step = partial(self._stepped, optimizer, names.index("learning_rate"))
         self._step = jax.jit(step, donate_argnums=0, out_shardings=self._copied)
+
+    def standardize(self, batches: Iterable[Batch]) -> None:
+        """See `Engine`."""
+        layer = self._model.get_layer(STANDARDIZE)
+        below = keras.Model(self._model.input, layer.input)
+        variables = [
+            [variable.value for variable in part] for part in (below.trainable_variables, below.non_trainable_variables)
+        ]
+
+        def features(images: jax.Array, draws: jax.Array) -> Any:
+            pixels = self._augment(images, draws) if self._augment else images
+            return below.stateless_call(*variables, pixels, training=False)[0]
+
+        set_moments(layer, self.gather(sums_of(jax.jit(features), batches)))
+        fixed = [np.asarray(variable.value) for variable in self._logits.non_trainable_variables]
+        self._state = self._state._replace(fixed=self._placed(fixed))
 
     def train_step(self, batch: Batch, learning_rate: float, decay: float) -> Any:
         """See `Engine`."""

@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batch.model.fit.engine import Arrays, Augment, Build, Engine, open_engine
+from batch.model.fit.engine import Arrays, Augment, Build, Engine, Snapshot, open_engine
 from batch.model.fit.feed import Feed, Pass
 from batch.model.fit.options import FitOptions
 from batch.model.fit.schedules import average_decay, best_epoch, current_stage, learning_rate
 from batch.model.fit.scoring import LabelledScores, quick_metrics, score
+from batch.model.fit.standardize import STEPS
 from batch.model.fit.state import RunState, load_state, save_state
 from batch.model.network import NetworkOptions, Stage, build_network
 from batch.model.records import EpochRecord
+from batch.storage.scratch import ScratchFolder
 
 if TYPE_CHECKING:
     import keras
@@ -176,6 +178,9 @@ class _Run:
         """Train the rest of the running epoch, validate, and save."""
         number = len(self.history) + 1
         faces = self._feed.training(number)
+        if self._step == 0 and self._network.standardizes:
+            with closing(faces.batches(0)) as batches:  # type: ignore[type-var]
+                self._engine.standardize(islice(batches, STEPS))
         started = time.perf_counter() - self._seconds
         rate = self._train(stage, number, faces, started)
         self._seconds = time.perf_counter() - started
@@ -250,20 +255,27 @@ class _Run:
         return bool(self._engine.gather(late)[0])
 
     def _save(self, record: EpochRecord | None) -> None:
-        """Give the caller the state's folder on the first worker, and the turn on all."""
+        """Give the caller the state's folder on the first worker, and the turn on all.
+
+        A loss is that of the weights before its step: only a look at the weights tells what the last step made of them.
+        All workers have the same ones, so that all stop.
+        """
+        snapshot = self._engine.snapshot()
+        if not all(np.isfinite(values).all() for values in (*snapshot.network, *snapshot.average)):
+            raise TrainingDivergedError(f"weights are not finite after step {self._step} of the run; {_ADVICE}")
         if self._engine.rank:
             self._hooks.on_checkpoint(None, record)
             return
-        with tempfile.TemporaryDirectory(prefix="fakesift-checkpoint-") as folder:
-            save_state(Path(folder), self._state())
-            self._hooks.on_checkpoint(Path(folder), record)
+        with ScratchFolder() as folder:
+            save_state(folder, self._state(snapshot))
+            self._hooks.on_checkpoint(folder, record)
 
-    def _state(self) -> RunState:
+    def _state(self, snapshot: Snapshot) -> RunState:
         """The run's state."""
         return RunState(
             stage=self._stage or "whole", stage_step=self._stage_step, step=self._step, epoch_step=self._epoch_step,
             loss_sum=float(self._sums[0]), weight_sum=float(self._sums[1]), seconds=self._seconds,
-            history=tuple(self.history), best=self.best, snapshot=self._engine.snapshot(),
+            history=tuple(self.history), best=self.best, snapshot=snapshot,
             fingerprint=self._fingerprint,
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -19,8 +20,9 @@ import tensorflow as tf
 from batch.model.fit.engine import Arrays, Augment, Build, Snapshot, checked, padded
 from batch.model.fit.optimizers import build_optimizer
 from batch.model.fit.options import FitOptions
+from batch.model.fit.standardize import set_moments, sums_of
 from batch.model.loss import clip_by_global_norm, weighted_loss
-from batch.model.network import NetworkOptions, Stage, build_network, logits_of, set_trainable
+from batch.model.network import STANDARDIZE, NetworkOptions, Stage, build_network, logits_of, set_trainable
 from batch.model.records import Batch
 
 
@@ -64,6 +66,16 @@ class TensorFlowEngine:
         self._average = [tf.Variable(variable.numpy(), trainable=False) for variable in started]
         self._step = tf.function(self._stepped)
         self._predict = tf.function(self._predicted)
+
+    def standardize(self, batches: Iterable[Batch]) -> None:
+        """See `Engine`."""
+        layer = self._model.get_layer(STANDARDIZE)
+        below = keras.Model(self._model.input, layer.input)
+
+        def features(images: tf.Tensor, draws: tf.Tensor) -> Any:
+            return below(self._augment(images, draws) if self._augment else images, training=False)
+
+        set_moments(layer, self.gather(sums_of(tf.function(features), batches)))
 
     def train_step(self, batch: Batch, learning_rate: float, decay: float) -> Any:
         """See `Engine`."""

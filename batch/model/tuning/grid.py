@@ -106,6 +106,13 @@ class Grid:
             found[axis.name] = frozenset(direct.union(*(found.get(name, frozenset()) for name in direct)))
         return found
 
+    def highest(self, name: str) -> float:
+        """The largest number that any configuration sets an option to; 0 where none sets it."""
+        domains = [domain for axis in self.axes if axis.name == name for domain in axis.domains]
+        given = [value for domain in domains for value in (domain.values or (domain.high,))]
+        given += [each[name] for each in (self.fixed, *(row.configuration for row in self.rows)) if name in each]
+        return max((value for value in given if isinstance(value, (int, float))), default=0.0)
+
     def product(self) -> list[Configuration]:
         """Every combination, in order.
 

@@ -21,6 +21,8 @@ Configuration = Mapping[str, Value]
 
 _KEPT = ("seed", "backend", "checkpoint_minutes", "checkpoint_steps", "cache", "cache_mb")
 """No grid may set these: `--seeds` gives seeds, a process holds one backend, the others shape no model."""
+_OF_ALL = (*_KEPT, "split", "validation", "test", "workers", "prevalence")
+"""Options of training that are those of all trials: what differed in their split could not be compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,7 @@ def checked_value(name: str, value: object) -> Value:
     """
     kinds = option_types()
     if name not in kinds:
-        why = " (every trial has the same: see --seeds and the options of `fakesift tune`)" if name in _KEPT else ""
+        why = " (every trial has the same: see --seeds and the options of `fakesift tune`)" if name in _OF_ALL else ""
         raise ValueError(f"unknown option: received {name!r}{why}, expected one of {', '.join(kinds)}")
     return typing.cast("Value", as_type(name, kinds[name], value))
 

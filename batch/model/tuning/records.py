@@ -58,6 +58,8 @@ class Progress:
     seconds: float = 0.0
     """Over all attempts, as far as they reached an epoch's end."""
     attempts: int = 0
+    given_up: str = ""
+    """Why an earlier call of the job left it, after more lost processes than it allows; the next tries once more."""
 
     def to_json(self) -> bytes:
         """The file's content."""
