@@ -58,7 +58,7 @@ def plan_train(options: TrainPlan) -> Exit:
     node = prices.node(gpus=options.gpus_per_worker > 0)
     sinks = [open_storage(place, S3Options(endpoint=options.s3_endpoint)) for place in options.places]
     index = load_index(sinks)
-    split = make_split(index, _dealt(options.split_options()))
+    split = make_split(index, _dealt(options.split_options()), needs_fakes=options.synthetic == "none")
     rows = split.rows(Split.TRAIN)
     here = counts_of(index, split)
     say(f"training on {here.train_real} real and {here.train_fake} fake faces, a few steps; nothing is kept")

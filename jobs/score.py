@@ -60,13 +60,9 @@ def score(options: ScoreOptions) -> Exit:
         ray = joined.enter_context(_cluster(night)) if first is not None else None
         with claimed(night.sink, night.last, claim) as mine, under_way():
             drop_late(night.sink, night.open_runs, night.known)
-            recipe = _recipe(night, mine.run)
-            done = Done()
+            pending = items if first is None else itertools.chain([first], items)
             with progress("items") as bar:
-                if ray is not None and first is not None:
-                    units = _units(night, recipe, itertools.chain([first], items), bar)
-                    _look_and_score(night, recipe, ray, units, done, bar)
-                _write_twins(night, recipe, ray, joined, done, bar)
+                done = _work(night, _recipe(night, mine.run), ray, joined, pending, bar)
             joined.close()  # the page's own network wants their memory
             return close_run(night, mine.run, done)
 
@@ -124,23 +120,30 @@ def _recipe(night: Night, run: int) -> Recipe:
     )
 
 
-def _units(night: Night, recipe: Recipe, items: Iterable[Item], bar: Progress, salt: str = "") -> Iterator[ScoreUnit]:
-    salted = f"{recipe.run} {recipe.bundle} {recipe.options}{salt}"
-    return cut_units(_while_in_time(night, items, bar), night.options.frames, salted)
-
-
-def _write_twins(night: Night, recipe: Recipe, ray: Any, joined: ExitStack, done: Done, bar: Progress) -> None:
-    """Gives twins the outcomes of what they equal, and looks at those that cannot have them."""
-    twins = TwinWriter(night.sink, recipe, lambda: night.in_time)
+def _work(night: Night, recipe: Recipe, ray: Any, joined: ExitStack, pending: Iterable[Item], bar: Progress) -> Done:
+    """Commits what is pending. Where there is no Ray yet, it starts only if something is to be looked at."""
+    done = Done()
     done.begin()
+    salt = f"{recipe.run} {recipe.bundle} {recipe.options}"
+    pool = None
+    if ray is not None:
+        pool = _pool(night, recipe, ray)
+        _look_and_score(pool, cut_units(_while_in_time(night, pending, bar), night.options.frames, salt), done, bar)
+    twins = TwinWriter(night.sink, recipe, lambda: night.in_time)
     for report in twins.write(night.planner.twins, night.files, [*night.open_runs, recipe.run]):
         _note(report.commit, done, bar)
     done.left_twins = twins.later
     if twins.apart:
-        if ray is None:
+        if pool is None:
             with begun():
                 ray = joined.enter_context(_cluster(night))
-        _look_and_score(night, recipe, ray, _units(night, recipe, twins.again(), bar, " again"), done, bar)
+            pool = _pool(night, recipe, ray)
+        again = _while_in_time(night, twins.again(), bar)
+        _look_and_score(pool, cut_units(again, night.options.frames, f"{salt} again"), done, bar)
+    if pool is not None:
+        done.actor_seconds, done.runtimes = pool.actors.seconds, pool.actors.runtimes
+        done.refused, done.refused_items = pool.refused.inputs, pool.refused.items
+    return done
 
 
 def _while_in_time(night: Night, items: Iterable[Item], bar: Progress) -> Iterator[Item]:
@@ -151,9 +154,7 @@ def _while_in_time(night: Night, items: Iterable[Item], bar: Progress) -> Iterat
     bar.total(night.planner.pending.total())
 
 
-def _look_and_score(
-    night: Night, recipe: Recipe, ray: Any, units: Iterable[ScoreUnit], done: Done, bar: Progress
-) -> None:
+def _pool(night: Night, recipe: Recipe, ray: Any) -> ScoringPool:
     options = night.options
     extractor = MediaExtractor(
         source=night.inputs[0], sources=night.inputs, options=night.scoring.faces, pictures=False
@@ -164,16 +165,14 @@ def _look_and_score(
         batch_size=options.batch_size, precision=options.precision, runtime=chosen_runtime(options.runtime, 0),
         uses_gpus=options.runtime != "openvino",
     )  # fmt: skip
-    pool = ScoringPool(ray, night.bundle, shared, pool_options)
+    return ScoringPool(ray, night.bundle, shared, pool_options)
+
+
+def _look_and_score(pool: ScoringPool, units: Iterable[ScoreUnit], done: Done, bar: Progress) -> None:
     metrics = JobMetrics("score")
-    done.begin()
     for report in pool.run(units):
         _note(report.commit, done, bar)
         _count(report.commit, metrics)
-    done.actor_seconds += pool.actors.seconds
-    done.runtimes |= pool.actors.runtimes
-    done.refused.update(pool.refused.inputs)
-    done.refused_items += pool.refused.items
 
 
 def _note(commit: ScoreCommit, done: Done, bar: Progress) -> None:

@@ -93,8 +93,9 @@ class ScoringPool:
     def run(self, units: Iterable[ScoreUnit]) -> Iterator[UnitReport]:
         """Does the units and yields reports as they end, in any order. Units are taken only as fast as they end.
 
-        Once: the actors end with it. Units of an INPUT that refuses access are dropped and counted in `refused`. On a
-        cluster without a node some are asked for all the same, since that is what an autoscaler starts nodes for.
+        May be called again: the actors stay. Units of an INPUT that refuses access are dropped and counted in
+        `refused`. On a cluster without a node some are asked for all the same, since that is what an autoscaler starts
+        nodes for.
 
         Raises:
             RuntimeError: where the bundle does not load, or its scores drift from the stored ones; where Ray gave up,
@@ -121,7 +122,6 @@ class ScoringPool:
         finally:
             for reference in looking:
                 self._ray.cancel(reference, force=True)
-            self.actors.stop()
 
     def _ready(self, waiting: list[Any]) -> list[Any]:
         """What has ended; nothing after a while, so that nodes which joined are seen."""

@@ -64,7 +64,8 @@ class TrainOptions:
     augment: Literal["reference", "robust", "none"] = _DATA.augment
     """reference: flips and light transforms; robust: what unseen platforms do to a face as well, JPEG included."""
     synthetic: Literal["none", "self-blended"] = _DATA.synthetic
-    """self-blended: train on real faces alone, and on fakes made of them on the fly."""
+    """self-blended: train on real faces alone, and on fakes made of them on the fly; where validation or test has no
+    fakes of the data, such ones stand in."""
     cache: Literal["memory", "disk", "none"] = _DATA.cache
     """What a worker keeps of its shards between epochs."""
     cache_mb: int = _DATA.cache_mb

@@ -47,7 +47,8 @@ class DataOptions:
     other fills up. None: all."""
     synthetic: Literal["none", "self-blended"] = "none"
     """`self-blended`: real faces alone; each comes as itself (label 0) and, beside it, as a fake made from it
-    (label 1). The corpus's own fakes are not used, `balance` has nothing to do, and each real counts twice."""
+    (label 1). The corpus's own fakes are not used, `balance` has nothing to do, and each real counts twice. A split
+    without fakes is then judged by such ones, too (`lacks_fakes`)."""
     augment: Literal["reference", "robust", "none"] = "robust"
     """`reference`: random flips and light transforms; `robust`: all of `batch.model.augment`, and JPEG."""
     cache: Literal["memory", "disk", "none"] = "memory"

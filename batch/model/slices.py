@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from batch.model.records import FaceIndex
 from batch.shards.commit import read_commits
 from batch.shards.read import outcome_tables
-from batch.storage.base import Storage
+from batch.storage.base import MissingObjectError, Storage
 
 Slices = Mapping[str, Sequence[str | None]]
 """Values of all faces of an index, in its order, by the slices' name."""
@@ -68,13 +68,17 @@ def read_slices(storage: Storage, name: str, index: FaceIndex) -> Slices:
     table, and empty cells, are in no group.
 
     Raises:
-        ValueError: for a table without these columns or with a clip twice, a column of more than 100 different values
-            (a number is no group), and a table that names no clip of the data.
+        ValueError: for no table, one without these columns or with a clip twice, a column of more than 100 different
+            values (a number is no group), and a table that names no clip of the data.
         StorageError: where it cannot be read.
     """
     where = storage.uri(name)
     rows: dict[str, dict[str, str | None]] = {}
-    for record in _records(storage.read(name), where):
+    try:
+        data = storage.read(name)
+    except MissingObjectError:
+        raise ValueError(f"{where}: missing, expected a CSV or Parquet table with a column uri") from None
+    for record in _records(data, where):
         uri = str(record.pop("uri", None) or "").strip("/")
         if not uri or not record or None in record:
             raise ValueError(f"{where}: row {len(rows) + 1}: expected a uri and one value for each further column")

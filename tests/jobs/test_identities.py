@@ -13,9 +13,11 @@ from batch.model.encodings import encode_shard, faces_to_encode
 from batch.model.identity import IdentityOptions, same_people
 from batch.model.index import load_index
 from batch.model.near_duplicates import gather_looks, look_at_shards
+from batch.model.split import SplitOptions
 from batch.storage.local import LocalStorage
 from jobs.identities import encode_people, look_at_faces
 from jobs.session import ray_session
+from jobs.splitting import prepare
 from tests.support.drawn_face import ArrayFrame, scene
 from tests.support.face_outputs import SIDE, fake, picture, real, write_output
 
@@ -30,7 +32,7 @@ def portrait(seed: int, light: float) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_faces_are_looked_at_and_encoded_once(tmp_path: Path) -> None:
+def test_faces_are_looked_at_and_encoded_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     faces, output = LocalStorage(str(tmp_path / "faces")), LocalStorage(str(tmp_path / "model"))
     clips = [real(f"p/{nth}.mp4", crops=[portrait(nth % 2, 1 - nth / 50)]) for nth in range(4)]
     write_output(faces, [*clips, fake("q/fake.mp4", "0.mp4")], a_unit=2)
@@ -43,9 +45,14 @@ def test_faces_are_looked_at_and_encoded_once(tmp_path: Path) -> None:
         kept = {item.key: item for item in output.list()}
         output.delete(min(kept))
         again = encode_people(ray, index, output, 4)
+        # Drawn faces are one person to a network of photographs: the largest group is told, and refused.
+        with pytest.raises(ValueError, match=r"split by identity: group \w+ has 100% of the faces \(5 of 5, 4 sources"):
+            prepare(ray, SplitOptions(by="identity"), index, LocalStorage(tmp_path / "split"))
         faces.put(index.shards[-1].key, b"damaged")
         with pytest.raises(ValueError, match="as committed"):
             look_at_faces(ray, index)
+    assert "largest group: 5 faces (100.0%), as in 0.mp4, 1.mp4, 2.mp4" in capsys.readouterr().err
+    assert not (tmp_path / "split" / "splits.parquet").exists()
     assert np.array_equal(looks.hashes, alone.hashes)
     assert np.array_equal(looks.thumbs, alone.thumbs)
     assert {item.key: item.size_bytes for item in output.list()} == {key: item.size_bytes for key, item in kept.items()}

@@ -132,11 +132,13 @@ def test_actors_come_as_nodes_do(
         assert pool.actors.runtimes == {"keras", "openvino"}
         assert {row["runtime"] for report in reports for row in rows_of(sink, report.commit)} == pool.actors.runtimes
 
+        pool.actors.stop()  # which hold the GPU
         again = [make_unit([item], f"again {number}") for number in range(3)]
         drifts = replace(light, error="scores drift")
         broken = ScoringPool(ray, drifts, shared(source, sink), options)  # type: ignore[arg-type]
         with pytest.raises(RuntimeError, match="stopped: scores drift"):
             list(broken.run(again))
+        broken.actors.stop()
         assert len(list(commit_keys(sink, [1]))) == len(made), "none is committed"
         whole = ScoringPool(ray, light, shared(source, sink), options)  # type: ignore[arg-type]
         assert {report.commit.unit for report in whole.run(again)} == {each.id for each in again}, "none is lost"

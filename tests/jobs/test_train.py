@@ -84,11 +84,13 @@ def history(output: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_its_epoch_alone(killed: tuple[Path, str]) -> None:
+def test_a_run_whose_worker_was_killed_tells_every_epoch(killed: tuple[Path, str]) -> None:
     output, said = killed
     assert [int(row["epoch"]) for row in history(output)] == [1, 2, 3, 4, 5]
     assert [int(row["step"]) for row in history(output)] == [STEPS * epoch for epoch in range(1, 6)]
-    assert re.findall(r"^epoch (\d) ", said, re.MULTILINE) == ["1", "2", "3", "4", "5"]
+    told = re.findall(r"^epoch (\d) \(network\)  loss", said, re.MULTILINE)
+    # The first one twice where the worker died before Ray Train had heard of its checkpoint.
+    assert list(dict.fromkeys(told)) == ["1", "2", "3", "4", "5"]
     assert "Traceback" not in said
     kept = sorted((output / "checkpoints").glob("checkpoint_*/state.json"))
     assert [json.loads(path.read_text())["step"] for path in kept] == [4 * STEPS, 5 * STEPS]

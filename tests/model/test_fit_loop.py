@@ -19,6 +19,7 @@ from batch.model.network import NetworkOptions, build_network, check_unfreeze
 from batch.model.plan import DataOptions
 from batch.model.reader import FaceReader
 from batch.model.records import EpochRecord
+from batch.model.sheet import augmented_sheet
 from batch.storage.local import LocalStorage
 from tests.support.drawn_faces import DrawnFeed
 from tests.support.face_shards import write_index
@@ -195,9 +196,17 @@ def test_it_trains_on_shards_through_the_reader_with_augmentation(tmp_path: Path
     with FaceReader(index, data) as reader:
         feed = ReaderFeed(reader, index, train, held_out, data)
         seen: list[StepReport] = []
-        result = fit(CNN, feed, QUICK, hooks=Hooks(on_step=seen.append), augment=partial(apply, recipe="robust"))
+        sheets: list[bytes] = []
+
+        def on_step(report: StepReport) -> None:  # the same reader gives a sheet while the epoch goes on
+            seen.append(report)
+            if len(seen) == 1:
+                sheets.append(augmented_sheet(reader, index, train, data))
+
+        result = fit(CNN, feed, QUICK, hooks=Hooks(on_step=on_step), augment=partial(apply, recipe="robust"))
         found = result.score(feed.scan(held_out))
     assert [(report.step, report.steps) for report in seen] == [(1, 3), (2, 3), (3, 3)] * 2
+    assert sheets[0].startswith(b"\x89PNG")
     assert found.scores.rows.tolist() == held_out.tolist()
     assert found.labels.tolist() == labels[1]
     assert set(result.history[-1].validation) == {"loss", "accuracy", "auc"}

@@ -93,6 +93,8 @@ def test_a_number_is_no_group(tmp_path: Path) -> None:
     rows = "".join(f"real{number:04d}.mp4,{number}\n" for number in range(110))
     with pytest.raises(ValueError, match="column loss has 110 values, expected 100 groups at most"):
         read_slices(sink, table(sink, f"uri,loss\n{rows}"), many)
+    with pytest.raises(ValueError, match=r"none\.csv: missing, expected a CSV or Parquet table"):
+        read_slices(sink, "none.csv", many)
     sink.put("broken.parquet", b"PAR1")
     with pytest.raises(ValueError, match=r"broken\.parquet: damaged, expected a CSV or Parquet table"):
         read_slices(sink, "broken.parquet", many)

@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.csv
@@ -23,7 +24,8 @@ from batch.model.tuning.records import Progress, Status, Trial, TrialResult
 from batch.model.tuning.sharing import feature_groups, group_of
 from batch.model.tuning.statistics import Mean, by_configuration, chosen, effects
 from batch.model.tuning.table import as_csv, trials_table
-from tests.support.face_outputs import corpus, index_of
+from batch.storage.local import LocalStorage
+from tests.support.face_shards import write_index
 
 RECIPE = Recipe(network=NetworkOptions(), data=DataOptions(), fit=FitOptions())
 
@@ -58,6 +60,17 @@ def test_a_cross_product_follows_its_conditions() -> None:
     assert len({RECIPE.changed(each).digest() for each in made}) == 8
     assert found.followers["model"] == {"optimizer", "momentum"}
     assert (found.highest("learning_rate"), found.highest("momentum"), found.highest("epochs")) == (0.001, 0.9, 0.0)
+
+
+def test_options_without_effect_are_not_told() -> None:
+    made = grid(
+        "grid: {schedule: [cosine, plateau], plateau_factor: {choices: [0.1], when: {schedule: plateau}}, "
+        "plateau_patience: {choices: [1, 3], when: {schedule: plateau}}, optimizer: [sgd], momentum: [0.5]}"
+    ).product()
+    told = [{name: RECIPE.changed(each).shown(name) for name in ("plateau_factor", "momentum")} for each in made]
+    assert told == [{"plateau_factor": None, "momentum": 0.5}] + [{"plateau_factor": 0.1, "momentum": 0.5}] * 2
+    assert len({RECIPE.changed(each).digest() for each in made}) == 3
+    assert RECIPE.changed({"optimizer": "adam"}).shown("momentum") is None
 
 
 def test_draws_stay_within_their_ranges_and_repeat() -> None:
@@ -120,8 +133,9 @@ def test_the_ablation_holds_the_six_rows_of_the_reference() -> None:
         assert recipe.network.source_of_weights == ("imagenet" if row.model == "xception" else "none")
 
 
-def test_heads_that_see_the_same_share_their_features() -> None:
-    index, train, validation = index_of(corpus(12)), np.arange(24), np.arange(24, 36)
+def test_heads_that_see_the_same_share_their_features(tmp_path: Path) -> None:
+    index = write_index(LocalStorage(tmp_path), [[0, 1] * 6] * 3)
+    train, validation = np.arange(24), np.arange(24, 36)
     network = NetworkOptions(weights="imagenet", dropout=0.2)
     frozen = Recipe(network=network, data=DataOptions(batch_size=8), fit=FitOptions(epochs=0, head_epochs=2))
     same: list[Configuration] = [

@@ -61,6 +61,8 @@ class Recipe:
         heads, whole = self.network.pretrained and self.fit.head_epochs > 0, self.fit.epochs > 0
         silent = {
             "momentum": self.fit.optimizer != "sgd",
+            "plateau_patience": self.fit.schedule != "plateau",
+            "plateau_factor": self.fit.schedule != "plateau",
             "learning_rate": not whole,
             "unfreeze": not whole or not self.network.pretrained,
             "head_learning_rate": not heads,
@@ -90,7 +92,7 @@ def option_types() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in (NetworkOptions, DataOptions, FitOptions):
         found |= typing.get_type_hints(part)
-    return {name: kind for name, kind in found.items() if name not in (*_KEPT, "plateau_patience", "plateau_factor")}
+    return {name: kind for name, kind in found.items() if name not in _KEPT}
 
 
 def checked_value(name: str, value: object) -> Value:
