@@ -129,6 +129,25 @@ def tuned(search: Killed) -> Path:
 
 
 @pytest.mark.slow
+def test_a_search_ends_with_a_table_a_page_and_a_bundle(faces: Path, tmp_path: Path) -> None:
+    grid, output = tmp_path / "grid.yaml", tmp_path / "tuned"
+    grid.write_text("fixed: {model: cnn, epochs: 1, batch_size: 16}\ngrid:\n  learning_rate: [0.003, 1e18]\n")
+
+    done = fakesift("tune", faces, output, "--grid", grid)
+
+    assert done.returncode == 0, done.stderr
+    assert sorted((row["status"], float(row["learning_rate"])) for row in rows_of(output)) == [
+        ("failed", 1e18),
+        ("finished", 0.003),
+    ]
+    summary = json.loads((output / "summary.json").read_text())
+    assert json.loads((output / "bundle/bundle.json").read_text())["digest"] == summary["bundle_digest"]
+    assert "test split was read once" in (output / "report.html").read_text()
+    assert "learning_rate: 0.003" in (output / "best.yaml").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.soak
 def test_a_killed_trial_goes_on_after_its_last_epoch(search: Killed, tuned: Path) -> None:
     result = TrialStore(search.output, search.trial).result()
     assert result is not None and result.status == Status.FINISHED
@@ -142,6 +161,7 @@ def test_a_killed_trial_goes_on_after_its_last_epoch(search: Killed, tuned: Path
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_killed_search_goes_on_to_every_configuration_once(search: Killed, tuned: Path) -> None:
     rows = rows_of(tuned)
     assert len(rows) == 6 == len({(row["configuration"], row["seed"]) for row in rows})

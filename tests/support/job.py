@@ -16,7 +16,7 @@ def fakesift(*arguments: object, **environment: str) -> "subprocess.CompletedPro
     """Runs a command to its end."""
     command = [sys.executable, "-m", "jobs.cli", *map(str, arguments)]
     return subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=540
     )
 
 
