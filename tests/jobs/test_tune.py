@@ -136,7 +136,7 @@ def test_a_search_ends_with_a_table_a_page_and_a_bundle(faces: Path, tmp_path: P
     done = fakesift("tune", faces, output, "--grid", grid)
 
     assert done.returncode == 0, done.stderr
-    assert sorted((row["status"], float(row["learning_rate"])) for row in rows_of(output)) == [
+    assert sorted((row["status"], float(row["option_learning_rate"])) for row in rows_of(output)) == [
         ("failed", 1e18),
         ("finished", 0.003),
     ]

@@ -94,7 +94,9 @@ def _ref(clip: Clip) -> VideoRef:
 def _result(clip: Clip, number: int) -> VideoResult:
     video = _ref(clip)
     faces = faces_of_clip(clip, video, _MEDIA, number)
-    return VideoResult(video=video, reason=Reason.KEPT, faces_found=1, frames_seen=len(faces), faces=faces)
+    return VideoResult(
+        video=video, media=_MEDIA, reason=Reason.KEPT, faces_found=1, frames_seen=len(faces), faces=faces
+    )
 
 
 def faces_of_clip(clip: Clip, video: VideoRef, media: MediaInfo, number: int = 0) -> tuple[FaceRow, ...]:
