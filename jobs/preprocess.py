@@ -274,7 +274,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return guarded(lambda: preprocess(options), "preprocess")
     except KeyboardInterrupt:
-        say("interrupted; what was committed stays. Go on with the same command; look with:")
+        say("interrupted; go on with the same command; look with:")
         say(f"  fakesift status {options.output}")
         return Exit.INTERRUPTED
 

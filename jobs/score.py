@@ -191,7 +191,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return guarded(lambda: score(options), "score")
     except KeyboardInterrupt:
-        say("interrupted; what was committed stays. Go on with the same command.")
+        say("interrupted; go on with the same command")
         return Exit.INTERRUPTED
 
 

@@ -74,6 +74,10 @@ def ray_session(address: str | None, workers: int | None) -> Iterator[Any]:
             if address is not None:
                 _tell_if_busy(ray)
             yield ray
+    except KeyboardInterrupt:
+        # Said before Ray is shut down: its native threads may abort the process while they are interrupted.
+        say("stopping; what was committed stays")
+        raise
     finally:
         ray.shutdown()
 

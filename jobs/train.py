@@ -157,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return guarded(lambda: train(options), "train")
     except KeyboardInterrupt:
-        say("interrupted; the last checkpoint stays. Go on with the same command.")
+        say("interrupted; the last checkpoint stays; go on with the same command")
         return Exit.INTERRUPTED
 
 

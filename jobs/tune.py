@@ -175,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return guarded(lambda: tune(options), "tune")
     except KeyboardInterrupt:
-        say("interrupted; what ended is kept, and checkpoints of the rest. Go on with the same command.")
+        say("interrupted; what ended is kept, and checkpoints of the rest; go on with the same command")
         return Exit.INTERRUPTED
 
 

@@ -191,7 +191,7 @@ def test_a_full_cluster_detaching_stopping_and_going_on(cluster: Cluster, drawn:
     log, told = follower.communicate(timeout=120)
     assert follower.returncode == 130, log + told
     assert f"this very job runs already, as {job}" in told
-    assert "interrupted; what was committed stays" in log
+    assert "stopping; what was committed stays" in log
     assert "goes on from there" in told
     before = {path.name: path.stat().st_mtime_ns for path in commits.iterdir()}
     assert not (output / "summary.json").exists()
