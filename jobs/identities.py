@@ -6,21 +6,19 @@ No command of its own: `fakesift train` calls it before it splits.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from batch.ahead import mapped_ahead
 from batch.model.encodings import ENCODINGS, Encodings, encode_shard, faces_to_encode
 from batch.model.near_duplicates import gather_looks, look_at_shard
 from batch.model.perceptual_hash import Looks
 from batch.model.records import FaceIndex, Shard
 from batch.storage.base import Storage
 from jobs.fanout import fan_out
-
-_READERS = 16
 
 
 def look_at_faces(ray: Any, index: FaceIndex, workers: int | None = None) -> Looks:
@@ -54,8 +52,7 @@ def encode_people(
         task = ray.remote(num_cpus=1, max_retries=5)(_encode)
         for _ in fan_out(ray, task, (sink,), items, workers):
             pass
-    with ThreadPoolExecutor(_READERS) as pool:
-        return Encodings.merged(pool.map(lambda key: _stored(sink, key), wanted))
+    return Encodings.merged(mapped_ahead(lambda key: _stored(sink, key), wanted))
 
 
 def _folder() -> str:

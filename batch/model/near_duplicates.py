@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from batch.ahead import mapped_ahead
 from batch.model.groups import Pairs, group_faces
 from batch.model.perceptual_hash import THUMB_PX, WORDS, Hashes, Looks, close_pairs, correlations, look
 from batch.model.records import FaceIndex, Shard
@@ -97,8 +97,10 @@ def decoded_crop(shard: Shard, row: int, data: bytes | None) -> RgbImage:
 def look_at_shards(index: FaceIndex) -> Iterator[tuple[int, Looks]]:
     """Every shard's number and looks, by a few threads of this process: 95,000 crops take about 2 CPU minutes."""
     side_px = index.face_options.crop.crop_size
-    with ThreadPoolExecutor(_THREADS) as pool:
-        yield from enumerate(pool.map(lambda shard: look_at_shard(shard, side_px), index.shards))
+    looks = mapped_ahead(
+        lambda shard: look_at_shard(shard, side_px), index.shards, threads=_THREADS, ahead=2 * _THREADS
+    )
+    yield from enumerate(looks)
 
 
 def gather_looks(index: FaceIndex, looks: Iterable[tuple[int, Looks]]) -> Looks:

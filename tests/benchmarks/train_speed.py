@@ -34,8 +34,9 @@ from batch.model.plan import DataOptions, EpochPlan, plan_epoch  # noqa: E402
 from batch.model.reader import FaceReader  # noqa: E402
 from batch.model.records import Batch  # noqa: E402
 from batch.storage.local import LocalStorage  # noqa: E402
+from cluster.nodes import free_ports  # noqa: E402
 from tests.support.face_shards import write_index  # noqa: E402
-from tests.support.fit_run import environment_of, free_ports, join  # noqa: E402
+from tests.support.fit_run import environment_of, join  # noqa: E402
 
 SHARD_FACES = 64
 REPEATS = 3

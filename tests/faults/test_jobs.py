@@ -18,12 +18,12 @@ from batch.shards.read import face_tables, latest_outcomes, outcome_tables
 from batch.storage.s3 import S3Options, S3Storage
 from tests.faults.test_nodes import wait_for_commits
 from tests.support.fault_proxy import Rule, proxying
+from tests.support.job import SABOTAGE
 from tests.support.seaweed import S3Server
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-POISONED = Path(__file__).parent / "poisoned"
 SEED = int(os.environ.get("FAKESIFT_FAULT_SEED", "1"))
 PATIENCE_S = 400
 
@@ -185,7 +185,7 @@ def test_a_clip_that_kills_and_one_that_hangs_the_decoder_cost_themselves_alone(
     culprits = {kept[1]: "decoder_crashed", kept[-2]: "timeout"}
     poison = json.dumps({"abort": [kept[1]], "hang": [kept[-2]]})
     done = place.preprocess(
-        place.server.endpoint, "poisoned", "--clip-seconds", 15, PYTHONPATH=str(POISONED), FAKESIFT_POISON=poison
+        place.server.endpoint, "poisoned", "--clip-seconds", 15, PYTHONPATH=SABOTAGE, FAKESIFT_POISON=poison
     )
     assert done.returncode == 0, done.stderr
     assert place.outcomes("poisoned") == {**place.outcomes("calm"), **culprits}

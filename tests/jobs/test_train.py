@@ -19,7 +19,7 @@ from batch.storage.s3 import S3Options, S3Storage
 from jobs.train import train
 from jobs.train_options import TrainOptions
 from tests.support.face_outputs import real, write_output
-from tests.support.job import ROOT, fakesift, files
+from tests.support.job import ROOT, SABOTAGE, fakesift, files
 from tests.support.learnable import clips, write_learnable
 from tests.support.seaweed import S3Server
 
@@ -29,7 +29,6 @@ TRAIN = (
 )
 STEPS = 7
 """Of an epoch of 28 real and 28 fake faces."""
-KILLED = Path(__file__).parent / "killed"
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +58,7 @@ def killed(faces: Path, tmp_path_factory: pytest.TempPathFactory, s3_server: S3S
     marker = folder / "killed"
     done = fakesift(
         "train", faces, "s3://trained/model", *TRAIN, "--s3-endpoint", s3_server.endpoint,
-        PYTHONPATH=str(KILLED), FAKESIFT_KILL=f"1 {2 * STEPS} {marker}", **keys,
+        PYTHONPATH=SABOTAGE, FAKESIFT_KILL=f"1 {2 * STEPS} {marker}", **keys,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert marker.exists()

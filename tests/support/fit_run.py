@@ -7,7 +7,6 @@ processes; each runs a list of specs one after another, for the start costs more
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from batch.model.records import EpochRecord
+from cluster.nodes import free_ports
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,18 +112,6 @@ def in_processes(backend: str, specs: Sequence[FitSpec], workers: int = 1) -> No
         for process in started:
             process.kill()
             process.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on at the moment, below those that the system hands out by itself."""
-    found: list[int] = []
-    for port in np.random.default_rng().permutation(np.arange(21_000, 30_000)).tolist():
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                found.append(port)
-        if len(found) == count:
-            return found
-    raise OSError("no free port")
 
 
 def environment_of(backend: str, rank: int, ports: list[int], device: str = "cpu") -> dict[str, str]:

@@ -10,6 +10,8 @@ from batch.shards.read import outcome_tables
 from batch.storage.base import Storage
 
 ROOT = Path(__file__).parents[2]
+SABOTAGE = str(Path(__file__).parent / "sabotage")
+"""For PYTHONPATH: see its `sitecustomize.py`."""
 
 
 def fakesift(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":

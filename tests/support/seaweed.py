@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -10,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from cluster.nodes import free_ports
 
 START_ATTEMPTS = 3
 START_POLLS = 300  # of a fifth of a second
@@ -35,7 +36,7 @@ def running(folder: Path) -> Iterator[S3Server]:
     for attempt in range(START_ATTEMPTS):  # a free port may be taken before the server binds it
         data = folder / f"data{attempt}"
         data.mkdir()
-        ports = _free_ports(2 * len(_PORTS))
+        ports = free_ports(2 * len(_PORTS))
         server = S3Server(endpoint=f"http://127.0.0.1:{ports[-2]}")
         with (folder / f"log{attempt}.txt").open("wb") as log:
             process = subprocess.Popen(_command(data, identities, ports), stdout=log, stderr=log, cwd=folder)
@@ -71,17 +72,6 @@ def _command(data: Path, identities: Path, ports: list[int]) -> list[str]:
     command += ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false"]
     # Each bucket takes seven volumes and gives them back when it is deleted.
     return [*command, "-s3.autoCreateBucket=false", "-master.volumeSizeLimitMB=64", "-volume.max=200"]
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def _is_up(process: "subprocess.Popen[bytes]", server: S3Server) -> bool:
