@@ -28,7 +28,7 @@ from batch.model.reader import FaceReader
 from batch.model.records import FaceIndex, Split
 from batch.model.scan import PREDICTIONS
 from batch.model.sheet import SHEET, augmented_sheet
-from batch.model.slices import CLIP_QUALITY, Slices, clip_quality
+from batch.model.slices import CLIP_QUALITY, Slices, clip_quality, of_rows
 from batch.shards.runfile import RunFile
 from batch.storage.base import MissingObjectError, Storage
 from jobs.console import begun
@@ -69,15 +69,7 @@ def conclude(
     raw = {name: predictions_table(index, scores, NO_CALIBRATION, **columns) for name, scores in trained.scores.items()}
     judgement = fit_judgement(raw[Split.VALIDATION])
     tables = {name: recalibrated(table, judgement.calibration) for name, table in raw.items()}
-    quality = clip_quality(index)
-    evaluations = {}
-    for name, table in tables.items():
-        slices = {CLIP_QUALITY: [quality[row] for row in trained.scores[name].rows.tolist()]}
-        evaluations[name] = judged(table, name, judgement, prevalence, slices)
-    for name, scores in trained.scores.items():
-        if scores.made is not None:
-            notes = (*evaluations[name].notes, _NO_FAKES.format(name=name))
-            evaluations[name] = replace(evaluations[name], notes=notes)
+    evaluations = _evaluations(index, trained, tables, judgement, prevalence)
     output.put(PREDICTIONS, zstd_parquet(pa.concat_tables(tables.values())))
     bundle = _save(output, index, prepared, trained, run, judgement, evaluations)
     mistakes = worst_mistakes(tables[Split.TEST], threshold=judgement.thresholds.half)
@@ -111,6 +103,20 @@ def conclude(
         "epochs": len(trained.history),
         "metrics": {name: evaluation.headline() for name, evaluation in evaluations.items()},
     }
+
+
+def _evaluations(
+    index: FaceIndex, trained: Trained, tables: Mapping[str, pa.Table], judgement: Judgement, prevalence: float
+) -> dict[str, Evaluation]:
+    """Of each split, by its name; with a note where its fakes were made."""
+    slices = {CLIP_QUALITY: clip_quality(index)}
+    found = {}
+    for name, table in tables.items():
+        scores = trained.scores[name]
+        found[name] = judged(table, name, judgement, prevalence, of_rows(slices, scores.rows))
+        if scores.made is not None:
+            found[name] = replace(found[name], notes=(*found[name].notes, _NO_FAKES.format(name=name)))
+    return found
 
 
 def judged(table: pa.Table, name: str, judgement: Judgement, prevalence: float, slices: Slices) -> Evaluation:

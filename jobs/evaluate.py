@@ -25,7 +25,7 @@ from batch.model.near_duplicates import find_duplicates
 from batch.model.parquet import zstd_parquet
 from batch.model.records import FaceIndex, Scores
 from batch.model.scan import PREDICTIONS
-from batch.model.slices import CLIP_QUALITY, Slices, clip_quality, read_slices
+from batch.model.slices import CLIP_QUALITY, Slices, clip_quality, of_rows, read_slices
 from batch.shards.runfile import RunFile, check_claim, claim_output, installed_versions, refuse_nested
 from batch.shards.summary import SUMMARY
 from batch.storage.base import Storage
@@ -199,8 +199,7 @@ def _tell(
     seen = looked.seen
     table = predictions_table(index, scores, bundle.calibration, groups=looked.groups)
     judgement = Judgement(calibration=bundle.calibration, aggregation=bundle.aggregation, thresholds=bundle.thresholds)
-    mine = {kind: [values[row] for row in scores.rows.tolist()] for kind, values in slices.items()}
-    evaluation = judged(table, "evaluated", judgement, options.prevalence, mine)
+    evaluation = judged(table, "evaluated", judgement, options.prevalence, of_rows(slices, scores.rows))
     print(figures_line("evaluated", evaluation.headline()["videos"]))
     warning = f"The model has seen some of this data: {seen}." if len(seen.rows) else ""
     if warning:

@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -27,6 +28,11 @@ _EDGES_BITS = (0.025, 0.05, 0.1, 0.2, 0.5)
 _SIZES = ["video_uri", "size_bytes", "width_px", "height_px", "duration_s", "fps"]
 _MOST_VALUES = 100
 _SHOWN = 3
+
+
+def of_rows(slices: Slices, rows: npt.NDArray[np.int64]) -> Slices:
+    """The values of these faces, in their order."""
+    return {kind: [values[row] for row in rows.tolist()] for kind, values in slices.items()}
 
 
 def clip_quality(index: FaceIndex) -> list[str | None]:
