@@ -46,6 +46,9 @@ def scoring_status(sink: Storage, *, as_json: bool) -> None:
     print(f"nights       {found.runs} runs came to their end, {found.rows} rows in the ledger")
     if found.last is not None:
         print(f"last         {found.last.night}, bundle {found.last.bundle}: {_tally_line(found.last.total)}")
+        if (check := found.last.last_check) is not None:
+            trouble = "".join(f"; {name}: {error}" for name, error in check.denied.items())
+            print(f"last check   {check.at}: {check.pending} were new, {check.vanished} vanished{trouble}")
     if found.open_claim is not None:
         state = "at work" if found.is_alive else "killed; the next run goes on with it"
         where = f"{found.open_claim.host}, process {found.open_claim.pid}"

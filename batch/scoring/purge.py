@@ -9,7 +9,7 @@ the next one.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -60,19 +60,24 @@ def purge_scores(sink: Storage, names: Sequence[str]) -> PurgeReport:
 
 
 def _uris(sink: Storage, names: Sequence[str]) -> set[str]:
-    """The uris of the named items, and of those with the same content."""
+    """The uris of the named items, and of all with the content of one of them, whichever of them was scored first."""
     wanted = pa.array(list(names), pa.string())
     found: set[str] = set()
+    content: set[str] = set()
+    for table in _items(sink):
+        hit = table.filter(pc.or_(pc.is_in(table["uri"], value_set=wanted), pc.is_in(table["key"], value_set=wanted)))
+        found.update(hit["uri"].to_pylist())
+        content.update(hit["fingerprint"].drop_null().to_pylist())
+    for table in _items(sink) if content else ():
+        same = pc.is_in(table["fingerprint"], value_set=pa.array(list(content)))
+        found.update(table.filter(same)["uri"].to_pylist())
+    return found
+
+
+def _items(sink: Storage) -> Iterator[pa.Table]:
+    """Names and content of the items, a unit at a time."""
     for commit in read_commits(sink, commit_keys(sink, run_numbers(sink))):
-        table = _read(sink, commit.items, ["uri", "key", "same_as"])
-        hit = pc.or_(pc.is_in(table["uri"], value_set=wanted), pc.is_in(table["key"], value_set=wanted))
-        found.update(table.filter(hit)["uri"].to_pylist())
-    twins: set[str] = set()
-    for commit in read_commits(sink, commit_keys(sink, run_numbers(sink))) if found else ():
-        if commit.same:
-            table = _read(sink, commit.items, ["uri", "same_as"])
-            twins.update(table.filter(pc.is_in(table["same_as"], value_set=pa.array(list(found))))["uri"].to_pylist())
-    return found | twins
+        yield _read(sink, commit.items, ["uri", "key", "fingerprint"])
 
 
 def _take_out(sink: Storage, commit: ScoreCommit, purged: Purged) -> int:

@@ -25,6 +25,7 @@ from batch.shards.runfile import RunFile, claim_output
 from batch.storage.local import LocalStorage
 from jobs.score import main
 from jobs.score_options import ScoreOptions
+from jobs.status_others import scoring_status
 from tests.support.edited_bundle import edited
 from tests.support.made_bundle import made_bundle
 from tests.support.scored import record
@@ -124,7 +125,7 @@ def test_an_alert_finds_what_to_name(place: Place) -> None:
     assert verify_scores(place.sink).findings == ()
 
 
-def test_a_run_that_finds_nothing_says_that_it_came(place: Place) -> None:
+def test_a_run_that_finds_nothing_says_that_it_came(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.killed(place.items)
     assert place.score() == 0
     before, ledger = place.told, [item.etag for item in place.sink.list("ledger/")]
@@ -137,6 +138,8 @@ def test_a_run_that_finds_nothing_says_that_it_came(place: Place) -> None:
     assert check is not None
     assert (check.exit_code, check.pending, check.vanished, check.denied) == (0, 0, ITEMS, {})
     assert replace(place.told, last_check=before.last_check) == before
+    scoring_status(place.sink, as_json=False)
+    assert f"last check   {check.at}: 0 were new, {ITEMS} vanished\n" in capsys.readouterr().out
     assert [item.etag for item in place.sink.list("ledger/")] == ledger
     assert not place.sink.exists("runs/000006.json")
     assert verify_scores(place.sink).findings == ()
