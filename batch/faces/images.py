@@ -2,7 +2,7 @@
 
 Pillow opens and decodes; the frames are those of `faces.frame`, so that detection and crops are the same code as for
 videos. Pictures come upright (EXIF orientation), in 8-bit RGB, transparency over black. HEIC and HEIF are read where
-the package `pillow-heif` is installed, and are `unreadable` otherwise.
+the extra `heic` is installed, and are `unreadable` otherwise.
 """
 
 from __future__ import annotations
@@ -162,10 +162,12 @@ def _faults() -> Iterator[None]:
     except MemoryError as error:
         raise MediaError(Reason.OUT_OF_MEMORY, "the decoder got no more memory") from error
     except UnidentifiedImageError as error:
-        hint = "" if _has_heif() else "; HEIC needs the package pillow-heif"
+        hint = "" if _has_heif() else "; HEIC needs the package pillow-heif (pip install fakesift[heic])"
         known = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES if _has_heif() or suffix not in _HEIF)
         raise MediaError(Reason.UNREADABLE, f"no image of a known kind ({known}){hint}") from error
-    except (OSError, SyntaxError, ValueError, LookupError, ArithmeticError, TypeError, EOFError) as error:
+    except (
+        OSError, SyntaxError, ValueError, LookupError, ArithmeticError, TypeError, EOFError, RuntimeError
+    ) as error:  # fmt: skip
         told = _one_line(error)
         cut = any(word in told.lower() for word in _CUT_SHORT)
         raise MediaError(Reason.TRUNCATED if cut else Reason.UNREADABLE, told) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
+from pillow_heif import register_heif_opener
 
 from batch.faces.extract import extract_video
 from batch.faces.images import decode_image, is_image
@@ -17,6 +18,9 @@ from batch.storage.local import LocalStorage
 from tests.support.drawn_face import scene
 
 WIDTH, HEIGHT = 320, 240
+TURNS = {3: 180, 6: 90, 8: 270}
+"""By EXIF's orientation: how far a picture that is stored so was turned, in degrees."""
+register_heif_opener()  # so that tests can write what phones write
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +45,11 @@ def looked_at(tmp_path: Path, key: str, data: bytes, frames: int = 4) -> VideoRe
 
 @pytest.mark.parametrize(
     ("suffix", "kind"),
-    [("jpg", "JPEG"), ("JPEG", "JPEG"), ("png", "PNG"), ("webp", "WEBP"), ("avif", "AVIF"), ("gif", "GIF")],
-)
+    [
+        ("jpg", "JPEG"), ("JPEG", "JPEG"), ("png", "PNG"), ("webp", "WEBP"), ("avif", "AVIF"), ("gif", "GIF"),
+        ("heic", "HEIF"), ("HEIF", "HEIF"),
+    ],
+)  # fmt: skip
 def test_every_kind_gives_its_face(tmp_path: Path, picture: Image.Image, suffix: str, kind: str) -> None:
     result = looked_at(tmp_path, f"a.{suffix}", encoded(picture, kind))
     assert (result.reason, len(result.faces), result.frames_seen) == (Reason.KEPT, 1, 1)
@@ -61,11 +68,24 @@ def test_a_png_crop_has_the_pixels_of_the_file(tmp_path: Path, picture: Image.Im
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_a_turned_photo_comes_upright(tmp_path: Path, picture: Image.Image, orientation: int) -> None:
-    turns = {3: 180, 6: 90, 8: 270}
+def test_a_turned_photo_of_a_phone_is_turned_once(tmp_path: Path, picture: Image.Image, orientation: int) -> None:
+    """HEIC says it twice: in its own property, which its decoder obeys, and in EXIF."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = picture.rotate(turns[orientation], expand=True)
+    stored = picture.rotate(TURNS[orientation], expand=True)
+    result = looked_at(tmp_path, "a.heic", encoded(stored, "HEIF", exif=exif.tobytes()))
+    assert result.media is not None
+    assert (result.media.width_px, result.media.height_px) == (WIDTH, HEIGHT)
+    [face] = result.faces
+    assert face.face_box_px.left < 130 < face.face_box_px.right
+    assert face.face_box_px.top < 120 < face.face_box_px.bottom
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_a_turned_photo_comes_upright(tmp_path: Path, picture: Image.Image, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = picture.rotate(TURNS[orientation], expand=True)
     result = looked_at(tmp_path, "a.png", encoded(stored, "PNG", exif=exif))
     assert result.media is not None
     assert (result.media.width_px, result.media.height_px) == (WIDTH, HEIGHT)
@@ -109,7 +129,7 @@ def huge_png(side: int) -> bytes:
 
 def test_bad_files_are_outcomes(tmp_path: Path, picture: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as face_recognition leaves it
-    jpeg = encoded(picture, "JPEG")
+    jpeg, heic = encoded(picture, "JPEG"), encoded(picture, "HEIF")
     cases = {
         "empty.jpg": (b"", Reason.EMPTY_FILE),
         "text.jpg": (b"no picture at all", Reason.UNREADABLE),
@@ -117,6 +137,7 @@ def test_bad_files_are_outcomes(tmp_path: Path, picture: Image.Image, monkeypatc
         "cut.png": (encoded(picture, "PNG")[:5000], Reason.TRUNCATED),
         "bomb.png": (huge_png(30_000), Reason.FRAME_TOO_LARGE),
         "large.png": (huge_png(9_000), Reason.FRAME_TOO_LARGE),
+        "cut.heic": (heic[: len(heic) // 2], Reason.TRUNCATED),
         "icon.jpg": (encoded(picture.resize((64, 64)), "ICO"), Reason.UNREADABLE),  # a format that nobody asked for
         "blank.png": (encoded(Image.new("RGB", (64, 64)), "PNG"), Reason.NO_FACE),
     }
@@ -126,7 +147,7 @@ def test_bad_files_are_outcomes(tmp_path: Path, picture: Image.Image, monkeypatc
 
 def test_a_damaged_file_never_raises(tmp_path: Path, picture: Image.Image) -> None:
     rng = np.random.default_rng(0)
-    for kind in ("JPEG", "PNG", "WEBP", "GIF"):
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF"):
         data = np.frombuffer(encoded(picture, kind), np.uint8)
         for number in range(15):
             mutant = data.copy()
