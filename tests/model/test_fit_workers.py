@@ -1,6 +1,5 @@
 """Two workers end with the weights of one, on both backends: real processes, uneven shards, short last batches."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +21,25 @@ OPTIONS = {
 def test_two_workers_end_with_the_weights_of_one(backend: str, tmp_path: Path) -> None:
     start = tmp_path / "cnn.weights.h5"
     build_network(NetworkOptions(model="cnn"), 32).get_layer("backbone").save_weights(start)
-    spec = FitSpec(
-        out=str(tmp_path / "one"),
-        network={"model": "cnn", "weights": str(start), "features": "multi", "dense_units": (16,)},
-        options={**OPTIONS, "backend": backend},
-        feed=FEED,
-    )
-    in_processes(backend, [spec])
-    in_processes(backend, [replace(spec, out=str(tmp_path / "two"))], workers=2)
-    one, two, second = (outcome(tmp_path / name) for name in ("one", "two", "two-1"))
-    for alone, shared, other in zip(one.weights, two.weights, second.weights, strict=True):
-        np.testing.assert_allclose(shared, alone, rtol=0, atol=2e-5)
-        np.testing.assert_array_equal(other, shared)
-    # A logit sums hundreds of products of such weights, and the last bits differ from processor to processor.
-    np.testing.assert_allclose(two.logits, one.logits, rtol=0, atol=1e-3)
-    np.testing.assert_array_equal(second.logits, two.logits)
-    for mine, theirs in zip(one.history, two.history, strict=True):
-        assert mine.loss == pytest.approx(theirs.loss, abs=1e-4)
-        assert mine.validation["loss"] == pytest.approx(theirs.validation["loss"], abs=1e-3)
+    networks = {
+        "frozen norms": {"model": "cnn", "weights": str(start), "features": "multi", "dense_units": (16,)},
+        "trained norms": {"model": "cnn"},
+    }
+    for workers in (1, 2):
+        specs = [
+            FitSpec(out=str(tmp_path / f"{name} {workers}"), network=network, options={**OPTIONS, "backend": backend},
+                    feed=FEED)
+            for name, network in networks.items()
+        ]  # fmt: skip
+        in_processes(backend, specs, workers=workers)
+    for name in networks:
+        one, two, second = (outcome(tmp_path / f"{name} {which}") for which in ("1", "2", "2-1"))
+        for alone, shared, other in zip(one.weights, two.weights, second.weights, strict=True):
+            np.testing.assert_allclose(shared, alone, rtol=0, atol=2e-5)
+            np.testing.assert_array_equal(other, shared)
+        # A logit sums hundreds of products of such weights, and the last bits differ from processor to processor.
+        np.testing.assert_allclose(two.logits, one.logits, rtol=0, atol=1e-3)
+        np.testing.assert_array_equal(second.logits, two.logits)
+        for mine, theirs in zip(one.history, two.history, strict=True):
+            assert mine.loss == pytest.approx(theirs.loss, abs=1e-4)
+            assert mine.validation["loss"] == pytest.approx(theirs.validation["loss"], abs=1e-3)

@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from batch.model.fit.engine import Arrays, Augment, Build, Snapshot, checked, padded
+from batch.model.fit.norm import statistics_over, with_global_norms
 from batch.model.fit.optimizers import build_optimizer
 from batch.model.fit.options import FitOptions
 from batch.model.fit.standardize import set_moments, sums_of
@@ -57,7 +58,8 @@ class JaxEngine:
         self._copied = NamedSharding(mesh, PartitionSpec())
         self._shared = NamedSharding(mesh, PartitionSpec("data"))
         keras.utils.set_random_seed(options.seed)
-        self._model = build(network, side)
+        built = build(network, side)
+        self._model = built if network.pretrained else with_global_norms(built)
         self._logits = logits_of(self._model)
         self._broadcast()
         self._state: _State
@@ -156,7 +158,8 @@ class JaxEngine:
         def loss_of(trainable: list[jax.Array]) -> tuple[jax.Array, list[jax.Array]]:
             """Global loss, and new values of what is not trained."""
             pixels = self._augment(images, draws) if self._augment else images
-            logits, fixed = self._logits.stateless_call(trainable, state.fixed, pixels, training=True)
+            with statistics_over(weights):
+                logits, fixed = self._logits.stateless_call(trainable, state.fixed, pixels, training=True)
             loss = weighted_loss(logits[:, 0], labels, weights, total_weight, self._options.label_smoothing)
             return loss, fixed
 

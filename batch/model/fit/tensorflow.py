@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from batch.model.fit.engine import Arrays, Augment, Build, Snapshot, checked, padded
+from batch.model.fit.norm import statistics_over, with_global_norms
 from batch.model.fit.optimizers import build_optimizer
 from batch.model.fit.options import FitOptions
 from batch.model.fit.standardize import set_moments, sums_of
@@ -46,10 +48,10 @@ class TensorFlowEngine:
         self._options = options
         self._augment = augment
         keras.utils.set_random_seed(options.seed)
-        self._model = build(network, side)
+        built = build(network, side)
+        self._model = built if network.pretrained else with_global_norms(built)
         self._logits = logits_of(self._model)
         self._broadcast()
-        self._synchronize_norms()
         self._optimizer: Any = None
         self._average: list[Any] = []
         self._step: Any = None
@@ -146,14 +148,14 @@ class TensorFlowEngine:
         """Global loss, global gradient, and new values of what is not trained but changes, else None."""
         trainable = [tf.convert_to_tensor(variable.value) for variable in self._logits.trainable_variables]
         fixed = [tf.convert_to_tensor(variable.value) for variable in self._logits.non_trainable_variables]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        context = tf.distribute.get_replica_context()
+        summed = partial(context.all_reduce, tf.distribute.ReduceOp.SUM)
+        with tf.GradientTape(watch_accessed_variables=False) as tape, statistics_over(weights, summed):
             tape.watch(trainable)
             pixels = self._augment(images, draws) if self._augment else images
             logits, after = self._logits.stateless_call(trainable, fixed, pixels, training=True)
             loss = weighted_loss(logits[:, 0], labels, weights, total_weight, self._options.label_smoothing)
-        context = tf.distribute.get_replica_context()
-        gradients = tape.gradient(loss, trainable)
-        *gradients, loss = context.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, loss])
+        *gradients, loss = summed([*tape.gradient(loss, trainable), loss])
         changed = [None if new is old else new for old, new in zip(fixed, after, strict=True)]
         changed = [
             context.all_reduce(tf.distribute.ReduceOp.MEAN, new) if new is not None and new.dtype.is_floating else new
@@ -192,13 +194,6 @@ class TensorFlowEngine:
             for variable in self._logits.weights:
                 value = variable.numpy()
                 variable.assign(self.gather(value[None])[0])
-
-    def _synchronize_norms(self) -> None:
-        """Let BatchNorm that is trained see the global batch: by itself each replica takes its own statistics."""
-        if self._strategy.num_replicas_in_sync > 1 and not self._network.pretrained:
-            for layer in self._model.get_layer("backbone").layers:
-                if isinstance(layer, keras.layers.BatchNormalization):
-                    layer.synchronized = True
 
 
 def _named_workers() -> list[str]:
