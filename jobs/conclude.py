@@ -28,7 +28,7 @@ from batch.model.reader import FaceReader
 from batch.model.records import FaceIndex, Split
 from batch.model.scan import PREDICTIONS
 from batch.model.sheet import SHEET, augmented_sheet
-from batch.model.slices import CLIP_QUALITY, Slices, clip_quality, of_rows
+from batch.model.slices import Slices, of_rows
 from batch.shards.runfile import RunFile
 from batch.storage.base import MissingObjectError, Storage
 from jobs.console import begun
@@ -54,6 +54,7 @@ def conclude(
     trained: Trained,
     run: RunFile,
     data: DataOptions,
+    slices: Slices,
     *,
     prevalence: float,
     pictures: bool,
@@ -69,7 +70,7 @@ def conclude(
     raw = {name: predictions_table(index, scores, NO_CALIBRATION, **columns) for name, scores in trained.scores.items()}
     judgement = fit_judgement(raw[Split.VALIDATION])
     tables = {name: recalibrated(table, judgement.calibration) for name, table in raw.items()}
-    evaluations = _evaluations(index, trained, tables, judgement, prevalence)
+    evaluations = _evaluations(trained, tables, judgement, prevalence, slices)
     output.put(PREDICTIONS, zstd_parquet(pa.concat_tables(tables.values())))
     bundle = _save(output, index, prepared, trained, run, judgement, evaluations)
     mistakes = worst_mistakes(tables[Split.TEST], threshold=judgement.thresholds.half)
@@ -106,10 +107,9 @@ def conclude(
 
 
 def _evaluations(
-    index: FaceIndex, trained: Trained, tables: Mapping[str, pa.Table], judgement: Judgement, prevalence: float
+    trained: Trained, tables: Mapping[str, pa.Table], judgement: Judgement, prevalence: float, slices: Slices
 ) -> dict[str, Evaluation]:
     """Of each split, by its name; with a note where its fakes were made."""
-    slices = {CLIP_QUALITY: clip_quality(index)}
     found = {}
     for name, table in tables.items():
         scores = trained.scores[name]

@@ -25,7 +25,7 @@ from batch.model.near_duplicates import find_duplicates
 from batch.model.parquet import zstd_parquet
 from batch.model.records import FaceIndex, Scores
 from batch.model.scan import PREDICTIONS
-from batch.model.slices import CLIP_QUALITY, Slices, clip_quality, of_rows, read_slices
+from batch.model.slices import Slices, of_rows
 from batch.shards.runfile import RunFile, check_claim, claim_output, installed_versions, refuse_nested
 from batch.shards.summary import SUMMARY
 from batch.storage.base import Storage
@@ -36,6 +36,7 @@ from jobs.console import EXIT_CODES, Exit, begun, guarded, parse, say, shown
 from jobs.identities import look_at_faces
 from jobs.predict import predict
 from jobs.session import check_seen_by_all, ray_session
+from jobs.slicing import check_slices, open_slices, slices_digest
 from jobs.train_progress import figures_line
 
 if TYPE_CHECKING:
@@ -77,8 +78,7 @@ class EvaluateOptions:
             raise ValueError(f"got {got}, expected BUNDLE FACES...: a bundle, then one or more outputs of preprocess")
         if not 0 < self.prevalence < 1:
             raise ValueError(f"prevalence: got {self.prevalence}, expected a share between 0 and 1")
-        if self.slices is not None and not self.slices.lower().endswith((".csv", ".parquet")):
-            raise ValueError(f"slices: got {self.slices}, expected a .csv or .parquet file")
+        check_slices(self.slices)
         if self.gpus_per_worker < 0:
             raise ValueError(f"GPUs: got {self.gpus_per_worker} a worker, expected 0 or more")
 
@@ -106,7 +106,7 @@ def evaluate(options: EvaluateOptions) -> Exit:
     labelled = np.flatnonzero(index.labels >= 0)
     if not len(labelled):
         raise ValueError(f"{', '.join(sink.root for sink in sinks)}: no face has a label, expected some to judge by")
-    slices = _slices(options, index, s3)
+    slices = open_slices(options.slices, index, s3)
     for line in unfinished(sinks):
         say(line)
     run = _run(options, sinks, bundle, index, slices)
@@ -129,14 +129,6 @@ def evaluate(options: EvaluateOptions) -> Exit:
     return Exit.OK
 
 
-def _slices(options: EvaluateOptions, index: FaceIndex, s3: S3Options) -> Slices:
-    given: Slices = {}
-    if options.slices is not None:
-        place, _, name = options.slices.rpartition("/")
-        given = read_slices(open_storage(place or ("/" if "/" in options.slices else "."), s3), name, index)
-    return {CLIP_QUALITY: clip_quality(index), **given}
-
-
 def _check_crops(bundle: Bundle, index: FaceIndex) -> None:
     """One face path: a model is never shown crops of another kind."""
     wanted, got = asdict(bundle.face_options), asdict(index.face_options)
@@ -156,9 +148,8 @@ def _run(
         "data_digest": index.digest,
         "prevalence": options.prevalence,
         "pictures": not options.no_pictures,
+        **slices_digest(options.slices, slices),
     }
-    if options.slices is not None:
-        shaping["slices"] = digest_of({kind: list(values) for kind, values in slices.items()})
     source = " ".join(sink.root for sink in sinks)
     return RunFile(kind="evaluate", input=source, shaping=shaping, versions=installed_versions())
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from batch.model.index import load_index, unfinished
 from batch.model.records import FaceIndex
+from batch.model.slices import Slices
 from batch.model.split import make_split
 from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
 from batch.storage.base import Storage
 from batch.storage.open import open_storage
 from batch.storage.s3 import S3Options
 from jobs.console import say
+from jobs.slicing import open_slices, slices_digest
 from jobs.train_options import TrainOptions
 
 
@@ -24,6 +26,7 @@ class OpenFaces:
     """Outputs of preprocessing."""
     output: Storage
     index: FaceIndex
+    slices: Slices
     run: RunFile
     """As it stands in OUTPUT."""
 
@@ -48,7 +51,8 @@ def open_faces(options: TrainOptions, kind: str) -> OpenFaces:
     index = load_index(sinks)
     for line in unfinished(sinks):
         say(line)
-    shaping = {**options.shaping(), "data_digest": index.digest}
+    slices = open_slices(options.slices, index, s3)
+    shaping = {**options.shaping(), "data_digest": index.digest, **slices_digest(options.slices, slices)}
     source = " ".join(sink.root for sink in sinks)
     run = RunFile(kind=kind, input=source, shaping=shaping, versions=installed_versions())
     if options.split != "identity":
@@ -57,4 +61,4 @@ def open_faces(options: TrainOptions, kind: str) -> OpenFaces:
         needs_fakes = kind != "train" or options.synthetic == "none"
         make_split(index, options.split_options(), needs_fakes=needs_fakes)
     claim_output(output, run)
-    return OpenFaces(sinks=sinks, output=output, index=index, run=run)
+    return OpenFaces(sinks=sinks, output=output, index=index, slices=slices, run=run)

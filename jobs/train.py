@@ -53,7 +53,9 @@ def train(options: TrainOptions) -> Exit:
             prepared = _prepare(ray, options, index, output)
             trained = _fit(ray, options, sinks, output, index)
     data, pictures = options.data_options(), not options.no_pictures
-    summary = conclude(output, index, prepared, trained, run, data, prevalence=options.prevalence, pictures=pictures)
+    summary = conclude(
+        output, index, prepared, trained, run, data, faces.slices, prevalence=options.prevalence, pictures=pictures
+    )
     with begun():
         output.put(SUMMARY, json.dumps(summary, indent=1).encode())
         return _tell(output)

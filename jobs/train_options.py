@@ -13,6 +13,7 @@ from batch.model.network import NetworkOptions
 from batch.model.plan import DataOptions
 from batch.model.split import By, SplitOptions
 from jobs.console import shown
+from jobs.slicing import check_slices
 
 _SPLIT, _DATA, _NETWORK, _FIT = SplitOptions(), DataOptions(), NetworkOptions(), FitOptions()
 
@@ -118,6 +119,9 @@ class TrainOptions:
     """Last checkpoints that stay in OUTPUT; the best weights are in each of them."""
     checkpoint_minutes: float = 10.0
     """Minutes between checkpoints within an epoch."""
+    slices: Annotated[str | None, shown("FILE", "none")] = None
+    """CSV or Parquet with a column uri and a column for each way to group clips, such as method or platform: the page
+    then has figures of each group. A uri may be shortened to its end, such as a clip's key under INPUT."""
     prevalence: float = 0.01
     """Share of fakes in the world for which the report states the precision."""
     address: Annotated[str | None, shown("ADDRESS", "an embedded Ray")] = None
@@ -231,6 +235,7 @@ class TrainOptions:
                 f"resources: got {self.gpus_per_worker} GPUs and {self.cpus_per_worker} cores a worker, expected 0 or "
                 "more and 1 or more"
             )
+        check_slices(self.slices)
         if not 0 < self.prevalence < 1:
             raise ValueError(f"prevalence: got {self.prevalence}, expected a share between 0 and 1")
         if self.max_failures < 0 or self.keep_checkpoints < 1:

@@ -58,7 +58,7 @@ def tune(options: TuneOptions) -> Exit:
             prepared = prepare(ray, options.split_options(), index, output)
             print_counts(prepared.split)
             search = _search(ray, options, grid, configurations, sinks, output, index, prepared, source)
-            conclude_tuning(ray, output, index, prepared, search, run)
+            conclude_tuning(ray, output, index, prepared, search, run, faces.slices)
     print_finished(output)
     return Exit.OK
 

@@ -14,6 +14,7 @@ import yaml
 
 from batch.model.parquet import zstd_parquet
 from batch.model.records import FaceIndex, Scores, Split
+from batch.model.slices import Slices
 from batch.model.split import SPLITS, SplitTable
 from batch.model.tuning.grid import Grid
 from batch.model.tuning.recipe import Value
@@ -108,7 +109,13 @@ def _left(progress: Progress, budget_minutes: float | None) -> tuple[Status, str
 
 
 def conclude_tuning(
-    ray: Any, output: Storage, index: FaceIndex, prepared: Prepared, search: Search, run: RunFile
+    ray: Any,
+    output: Storage,
+    index: FaceIndex,
+    prepared: Prepared,
+    search: Search,
+    run: RunFile,
+    slices: Slices,
 ) -> None:
     """Writes all of it, `summary.json` last.
 
@@ -124,7 +131,7 @@ def conclude_tuning(
     judged: dict[str, Any] = {}
     if best is not None:
         output.put(BEST, best_yaml(options, best))
-        judged = _judge(ray, output, index, prepared, options, best, run)
+        judged = _judge(ray, output, index, prepared, options, best, run, slices)
     _write_page(output, search, configurations, best, judged, run)
     if best is None:
         raise RuntimeError(f"no configuration finished: see {output.uri(TABLE_CSV)} and {output.uri(REPORT)}")
@@ -185,6 +192,7 @@ def _judge(
     options: TuneOptions,
     best: ConfigurationResult,
     run: RunFile,
+    slices: Slices,
 ) -> dict[str, Any]:
     """The chosen model on validation and, once, on the test split: its bundle, and what its summary says."""
     result = best.trials[0]
@@ -209,8 +217,8 @@ def _judge(
         versions=run.versions,
     )
     return conclude(
-        output, index, prepared, trained, bundle_run, made.data_options(), prevalence=options.prevalence,
-        pictures=not options.no_pictures,
+        output, index, prepared, trained, bundle_run, made.data_options(), slices,
+        prevalence=options.prevalence, pictures=not options.no_pictures,
     )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def test_lost_permission_at_the_end_of_training_is_a_failure(
 
     def job() -> Exit:
         conclude(
-            Withdrawn(str(tmp_path)), index, Prepared(split=split, fingerprint=b""), trained, run, DataOptions(),
+            Withdrawn(str(tmp_path)), index, Prepared(split=split, fingerprint=b""), trained, run, DataOptions(), {},
             prevalence=0.01, pictures=False,
         )  # fmt: skip
         return Exit.OK

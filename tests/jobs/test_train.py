@@ -42,7 +42,9 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def calm(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing disturbed."""
     output = tmp_path_factory.mktemp("calm") / "model"
-    done = fakesift("train", faces, output, *TRAIN)
+    methods = output.parent / "methods.csv"
+    methods.write_text("uri,method\n" + "".join(f"fake{number:04d}.mp4,redder\n" for number in range(40)))
+    done = fakesift("train", faces, output, *TRAIN, "--slices", methods)
     assert done.returncode == 0, done.stderr
     return output
 
@@ -104,6 +106,8 @@ def test_it_learns_and_leaves_a_bundle_that_accounts_for_itself(calm: Path) -> N
     assert table.num_rows == sum(sum(summary["splits"][name].values()) for name in ("validation", "test"))
     for name in ("bundle/report.html", "bundle/MODEL_CARD.md", "augmented.png", "splits.parquet"):
         assert (calm / name).stat().st_size > 1000
+    page = (calm / "bundle/report.html").read_text()
+    assert "clip quality" in page and "method" in page and "redder" in page
     assert len(list((calm / "tensorboard").iterdir())) == 1
     told = fakesift("status", calm)
     assert told.returncode == 0 and "best epoch" in told.stdout and told.stdout.count("validation auc") == 5

@@ -21,7 +21,7 @@ Configuration = Mapping[str, Value]
 
 _KEPT = ("seed", "backend", "checkpoint_minutes", "checkpoint_steps", "cache", "cache_mb")
 """No grid may set these: `--seeds` gives seeds, a process holds one backend, the others shape no model."""
-_OF_ALL = (*_KEPT, "split", "validation", "test", "workers", "prevalence")
+_OF_ALL = (*_KEPT, "split", "validation", "test", "workers", "slices", "prevalence")
 """Options of training that are those of all trials: what differed in their split could not be compared."""
 
 
