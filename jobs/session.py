@@ -29,8 +29,10 @@ _ALLOW_OPEN = "FAKESIFT_ALLOW_OPEN_CLUSTER"
 
 
 @contextmanager
-def ray_session(address: str | None, workers: int | None) -> Iterator[Any]:
+def ray_session(address: str | None, workers: int | None, *, asks_state: bool = False) -> Iterator[Any]:
     """Joins the cluster at `address`, or starts an embedded one and stops it. Gives the `ray` module.
+
+    An embedded one answers Ray's state API only if it is to (`asks_state`): that takes Ray's dashboard.
 
     What workers log goes to their own logs on their nodes as JSON lines, with Ray's ids of job, node and task.
 
@@ -60,7 +62,7 @@ def ray_session(address: str | None, workers: int | None) -> Iterator[Any]:
         "logging_level": logging.ERROR,
     }
     if address is None:
-        settings |= {"num_cpus": workers, "include_dashboard": False}
+        settings |= {"num_cpus": workers, "include_dashboard": asks_state}
     try:
         ray.init(address=address or "local", log_to_driver=False, **settings)
     except ConnectionError as error:

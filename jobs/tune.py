@@ -51,7 +51,9 @@ def tune(options: TuneOptions) -> Exit:
         return Exit.OK
     sinks, index, run = faces.sinks, faces.index, faces.run
     source = _source(options, grid, configurations, output)
-    with ray_session(options.address, None if options.address else _cores(options)) as ray:
+    cores = None if options.address else _cores(options)
+    # By the state API Ray Train finds out that a trial's process is gone, and gives back the room of its workers.
+    with ray_session(options.address, cores, asks_state=options.workers > 1) as ray:
         check_seen_by_all(ray, faces.places, output)
         check_room(ray, options)
         with begun():

@@ -126,6 +126,7 @@ def test_faults_at_any_moment_leave_no_trace(place: Place) -> None:
     assert place.faces("shaken") == place.faces("calm") != {}
 
 
+@pytest.mark.soak
 def test_credentials_that_expire_end_the_job_and_the_next_run_finishes_it(place: Place) -> None:
     with proxying(place.server.endpoint) as proxy:
         proxy.rules = [Rule(fault="expired", path=r"/corpus/.*\.mp4", skip=40)]

@@ -66,6 +66,7 @@ def test_shards_open_with_the_usual_readers(calm: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_shards_open_with_ray_data(calm: Path) -> None:
     count = json.loads((calm / "summary.json").read_text())["faces"]
     code = (

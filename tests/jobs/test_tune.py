@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from batch.model.tuning.recipe import option_types
 from batch.model.tuning.records import Progress, Status, Trial, TrialResult
 from batch.model.tuning.store import TrialStore, trials_of
 from batch.storage.local import LocalStorage
+from batch.storage.open import open_storage
+from batch.storage.s3 import S3Options
 from jobs.train_config import with_config
 from jobs.train_options import TrainOptions
 from jobs.tune import tune
@@ -194,6 +197,40 @@ def test_the_best_configuration_trained_again_gives_its_figure(faces: Path, tune
     assert min(losses) == pytest.approx(float(row["validation_loss"]), abs=2e-3), "the same seed's own figure"
     figures = (each["metrics"]["test"]["videos"]["auc"] for each in (mine, theirs))
     assert next(figures) == pytest.approx(next(figures), abs=0.02)
+
+
+BEHIND = """
+fixed: {model: cnn, weights: none, augment: none, batch_size: 16, schedule: constant, epochs: 4}
+rows: [{name: learns, optimizer: adam, learning_rate: 0.003}]
+grid:
+  optimizer: [sgd]
+  momentum: [0]
+  learning_rate: {log: [1e-10, 1e-9]}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+def test_a_budget_ends_and_asha_stops_trials_of_two_workers_in_s3(faces: Path, s3_bucket: str, tmp_path: Path) -> None:
+    output = open_storage(f"s3://{s3_bucket}/tuned", S3Options(endpoint=os.environ["AWS_ENDPOINT_URL"]))
+    (tmp_path / "grid.yaml").write_text(BEHIND)
+    command = ("tune", faces, output.root, "--grid", tmp_path / "grid.yaml", "--search", "random", "--trials", 2,
+               "--scheduler", "asha", "--workers", 2, "--resources-per-trial", "cpu=2")  # fmt: skip
+    short = fakesift(*command, "--budget-minutes", 0.01)
+    assert short.returncode == 1 and "no configuration finished" in short.stderr
+    rows = list(csv.DictReader(io.StringIO(output.read("trials.csv").decode())))
+    assert [row["status"] for row in rows] == ["skipped"] * 2
+    assert {row["reason"] for row in rows} == {"the budget of 0.01 minutes was used up: never ran"}
+    done = fakesift(*command)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(io.StringIO(output.read("trials.csv").decode())))
+    assert [(row["status"], row["epochs"]) for row in rows] == [("finished", "4"), ("stopped", "1")]
+    assert rows[1]["reason"] == "by the scheduler, after epoch 1: others were better by then"
+    summary = json.loads(output.read("summary.json"))
+    assert summary["best"]["name"] == "learns" and output.exists("bundle/bundle.json")
+    assert not [item.key for item in output.list("trials/") if "checkpoint" in item.key]
+    told = fakesift("status", output.root)
+    assert told.returncode == 0 and "finished 1, stopped 1" in told.stdout
 
 
 def refused(*places: Path, **options: object) -> str:
