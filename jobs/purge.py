@@ -45,7 +45,7 @@ class PurgeOptions:
     video: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], shown("URI|KEY", "none; may be given several times")
     ] = ()
-    """A video's uri or key: this video alone."""
+    """A video's uri or key: this video alone; of scores, all that were found to have its content."""
     s3_endpoint: Annotated[str | None, shown("URL", "AWS_ENDPOINT_URL")] = None
     """Address of an S3-compatible store."""
 

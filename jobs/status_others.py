@@ -48,7 +48,8 @@ def scoring_status(sink: Storage, *, as_json: bool) -> None:
         print(f"last         {found.last.night}, bundle {found.last.bundle}: {_tally_line(found.last.total)}")
         if (check := found.last.last_check) is not None:
             trouble = "".join(f"; {name}: {error}" for name, error in check.denied.items())
-            print(f"last check   {check.at}: {check.pending} were new, {check.vanished} vanished{trouble}")
+            found_then = f"{check.pending} to look at, {check.vanished} vanished"
+            print(f"last check   {check.at}: {found_then}; exit {check.exit_code}{trouble}")
     if found.open_claim is not None:
         state = "at work" if found.is_alive else "killed; the next run goes on with it"
         where = f"{found.open_claim.host}, process {found.open_claim.pid}"

@@ -101,7 +101,8 @@ class TrainOptions:
     patience: Annotated[int | None, shown("N", "never")] = _FIT.patience
     """Stop a stage after so many epochs without a lower validation loss."""
     ema: Annotated[float | None, shown("DECAY", "none")] = _FIT.ema
-    """Decay of a moving average of the weights, as 0.999, which is then what is kept."""
+    """Decay of a moving average of the weights, as 0.999, which is then what is kept; statistics of BatchNorm that is
+    trained are those of the last steps."""
     clip_norm: Annotated[float | None, shown("NORM", "none")] = _FIT.clip_norm
     """Largest norm of the gradient over all workers."""
     unfreeze: Annotated[int | Literal["whole"], tyro.conf.arg(metavar="whole|N")] = _FIT.unfreeze

@@ -180,8 +180,8 @@ def best_yaml(options: TuneOptions, best: ConfigurationResult) -> bytes:
     return text.encode()
 
 
-_ELSEWHERE = ("places", "address", "s3_endpoint", "cache", "cache_mb", "no_pictures", "config")
-"""Of the place where it runs, not of the model."""
+_ELSEWHERE = ("places", "address", "s3_endpoint", "cache", "cache_mb", "no_pictures", "slices", "config")
+"""Of the place where it runs and of what its page tells, not of the model."""
 
 
 def _judge(

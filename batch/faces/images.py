@@ -40,8 +40,9 @@ def is_image(key: str) -> bool:
 def decode_image(file: SeekableFile, frames: int | Literal["first"]) -> Iterator[Decoded]:
     """Opens an image. Frames come lazily, one in memory at a time.
 
-    Of an animation the frames at the middles of N equal parts of their number are taken. A picture of more than
-    `MAX_FRAME_PX` pixels is refused by its header, before its pixels are decoded.
+    Of an animation the frames at the middles of N equal parts of their number are taken, of a HEIC file, whose pictures
+    need have nothing in common, the one that it calls primary. A picture of more than `MAX_FRAME_PX` pixels is refused
+    by its header, before its pixels are decoded.
 
     Raises:
         MediaError: for a file that gives no picture, here or while the frames are taken.
@@ -54,7 +55,8 @@ def decode_image(file: SeekableFile, frames: int | Literal["first"]) -> Iterator
     try:
         with _faults():
             width, height = _upright_size(picture)
-            numbers = _numbers(int(getattr(picture, "n_frames", 1)), frames)
+            is_heif = picture.format == "HEIF"
+            numbers = [picture.tell()] if is_heif else _numbers(int(getattr(picture, "n_frames", 1)), frames)
         media = MediaInfo(
             duration_s=None, fps=None, codec=str(picture.format).lower(), width_px=width, height_px=height
         )
@@ -100,7 +102,7 @@ def _frames(picture: Image, numbers: list[int]) -> Iterator[DecodedFrame]:
     import av
 
     shown_s = 0.0
-    at = 0
+    at = picture.tell()
     for number in numbers:
         for passed in range(at, number):
             picture.seek(passed)
@@ -145,7 +147,7 @@ def _load_parsers() -> None:
 
     Image.init()
     if _has_heif():
-        importlib.import_module("pillow_heif").register_heif_opener()
+        importlib.import_module("pillow_heif").register_heif_opener(decode_threads=1)
 
 
 @contextmanager

@@ -67,7 +67,8 @@ def _uris(sink: Storage, names: Sequence[str]) -> set[str]:
     for table in _items(sink):
         hit = table.filter(pc.or_(pc.is_in(table["uri"], value_set=wanted), pc.is_in(table["key"], value_set=wanted)))
         found.update(hit["uri"].to_pylist())
-        content.update(hit["fingerprint"].drop_null().to_pylist())
+        # All empty files are one content: an upload that broke off says nothing of other people's.
+        content.update(hit.filter(pc.greater(hit["size_bytes"], 0))["fingerprint"].drop_null().to_pylist())
     for table in _items(sink) if content else ():
         same = pc.is_in(table["fingerprint"], value_set=pa.array(list(content)))
         found.update(table.filter(same)["uri"].to_pylist())
@@ -77,7 +78,7 @@ def _uris(sink: Storage, names: Sequence[str]) -> set[str]:
 def _items(sink: Storage) -> Iterator[pa.Table]:
     """Names and content of the items, a unit at a time."""
     for commit in read_commits(sink, commit_keys(sink, run_numbers(sink))):
-        yield _read(sink, commit.items, ["uri", "key", "fingerprint"])
+        yield _read(sink, commit.items, ["uri", "key", "size_bytes", "fingerprint"])
 
 
 def _take_out(sink: Storage, commit: ScoreCommit, purged: Purged) -> int:

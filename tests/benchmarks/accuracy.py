@@ -1,6 +1,7 @@
 """Accuracy, AUC and log-loss on face swaps that nobody has seen, and on real clips: the models of the README beside.
 
-    python tests/benchmarks/accuracy.py                                   # 2 cores: about half an hour
+    python tests/benchmarks/accuracy.py                                   # 2 cores: an hour and a half
+    python tests/benchmarks/accuracy.py --rows cnn frozen-last frozen     # of that, half an hour
     python tests/benchmarks/accuracy.py --faces 600 --rows cnn --epochs 2  # a first look
     KERAS_BACKEND=jax python tests/benchmarks/accuracy.py --backend jax --faces 6000 --learn 0   # with a GPU
 
@@ -88,7 +89,7 @@ _SCALED_HEAD = replace(_HEAD, head_learning_rate=1e-3)
 ROWS = {
     "cnn": Row(
         side=128, network=NetworkOptions(model="cnn"), data=DataOptions(augment="reference"),
-        fit=FitOptions(epochs=20, learning_rate=1e-3), target="0.80", facts="0.82 / 0.89 / 0.43",
+        fit=FitOptions(epochs=40, learning_rate=1e-3), target="0.80", facts="0.82 / 0.89 / 0.43",
     ),
     "frozen-last": Row(
         side=224, network=_XCEPTION, data=_PLAIN, fit=_HEAD, target="", facts="0.82 / 0.91 / 0.40; clips 0.5",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
-from pillow_heif import register_heif_opener
+from pillow_heif import from_pillow
 
 from batch.faces.extract import extract_video
 from batch.faces.images import decode_image, is_image
@@ -20,7 +20,6 @@ from tests.support.drawn_face import scene
 WIDTH, HEIGHT = 320, 240
 TURNS = {3: 180, 6: 90, 8: 270}
 """By EXIF's orientation: how far a picture that is stored so was turned, in degrees."""
-register_heif_opener()  # so that tests can write what phones write
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +30,10 @@ def picture() -> Image.Image:
 
 def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
     out = io.BytesIO()
-    picture.save(out, kind, **options)
+    if kind == "HEIF":  # not by Pillow, which would then know the format without our doing
+        from_pillow(picture).save(out, **options)
+    else:
+        picture.save(out, kind, **options)
     return out.getvalue()
 
 
@@ -79,6 +81,18 @@ def test_a_turned_photo_of_a_phone_is_turned_once(tmp_path: Path, picture: Image
     [face] = result.faces
     assert face.face_box_px.left < 130 < face.face_box_px.right
     assert face.face_box_px.top < 120 < face.face_box_px.bottom
+
+
+def test_of_several_pictures_in_a_heic_file_the_primary_is_taken(tmp_path: Path, picture: Image.Image) -> None:
+    both = from_pillow(Image.new("RGB", (64, 64)))
+    both.add_from_pillow(picture)
+    both.add_from_pillow(Image.new("RGB", (9000, 8000)))  # more pixels than are decoded of any picture
+    out = io.BytesIO()
+    both.save(out, primary_index=1)
+    result = looked_at(tmp_path, "a.heic", out.getvalue())
+    assert (result.reason, len(result.faces), result.frames_seen) == (Reason.KEPT, 1, 1)
+    assert result.media is not None
+    assert (result.media.width_px, result.media.height_px) == (WIDTH, HEIGHT)
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])

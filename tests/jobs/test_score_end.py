@@ -139,7 +139,7 @@ def test_a_run_that_finds_nothing_says_that_it_came(place: Place, capsys: pytest
     assert (check.exit_code, check.pending, check.vanished, check.denied) == (0, 0, ITEMS, {})
     assert replace(place.told, last_check=before.last_check) == before
     scoring_status(place.sink, as_json=False)
-    assert f"last check   {check.at}: 0 were new, {ITEMS} vanished\n" in capsys.readouterr().out
+    assert f"last check   {check.at}: 0 to look at, {ITEMS} vanished; exit 0\n" in capsys.readouterr().out
     assert [item.etag for item in place.sink.list("ledger/")] == ledger
     assert not place.sink.exists("runs/000006.json")
     assert verify_scores(place.sink).findings == ()

@@ -124,6 +124,15 @@ def test_a_takedown_leaves_nothing_and_holds(sink: LocalStorage, bucket: LocalSt
         purge_scores(sink, [bucket.uri("b.jpg")])
 
 
+def test_a_takedown_of_an_empty_file_takes_no_other(sink: LocalStorage, bucket: LocalStorage) -> None:
+    for name in ("broken/a.jpg", "broken/b.jpg"):
+        bucket.put(name, b"")
+    walked = planner(sink, bucket)
+    record(sink, bucket, [*walked.items(), *walked.twins], run=2, options=OPTIONS, reasons={})
+    end(sink, 2)
+    assert purge_scores(sink, [bucket.uri("broken/a.jpg")]).videos == 1
+
+
 def test_kept_crops_stand_for_the_files(sink: LocalStorage, bucket: LocalStorage) -> None:
     items = [item for item in other_bundle(sink, bucket) if item.key != "c.mp4"]
     assert [(item.key, item.kept is not None) for item in items] == [("a.jpg", True), ("b.jpg", True)]

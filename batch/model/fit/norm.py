@@ -17,6 +17,7 @@ import keras
 from keras import ops
 
 Summed = Callable[[Sequence[Any]], Sequence[Any]]
+"""Tensors of this replica to their sums over all replicas, gradients included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,6 @@ class _Batch:
     faces: Any
     """1 for a place with a face, 0 for an empty one; float32, shape (places,)."""
     summed: Summed
-    """Tensors of this replica to their sums over all replicas, gradients included."""
 
 
 _BATCH: ContextVar[_Batch | None] = ContextVar("batch", default=None)
@@ -34,7 +34,10 @@ _BATCH: ContextVar[_Batch | None] = ContextVar("batch", default=None)
 
 @contextmanager
 def statistics_over(weights: Any, summed: Summed = lambda parts: parts) -> Iterator[None]:
-    """Within it the layers of `with_global_norms` count the places of positive weight, of all replicas."""
+    """Within it the layers of `with_global_norms` count the places of positive weight, of all replicas.
+
+    `weights` are float32, shape (places,).
+    """
     token = _BATCH.set(_Batch(faces=ops.cast(weights > 0, "float32"), summed=summed))
     try:
         yield

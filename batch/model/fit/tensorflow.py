@@ -157,10 +157,6 @@ class TensorFlowEngine:
             loss = weighted_loss(logits[:, 0], labels, weights, total_weight, self._options.label_smoothing)
         *gradients, loss = summed([*tape.gradient(loss, trainable), loss])
         changed = [None if new is old else new for old, new in zip(fixed, after, strict=True)]
-        changed = [
-            context.all_reduce(tf.distribute.ReduceOp.MEAN, new) if new is not None and new.dtype.is_floating else new
-            for new in changed
-        ]
         return loss, gradients, changed
 
     def _predicted(self, images: Any) -> Any:
