@@ -41,8 +41,8 @@ class FitOptions:
     patience: int | None = None
     """Epochs without a lower validation loss before a stage ends early; None for never."""
     ema: float | None = None
-    """Decay of a moving average of the weights, which is then what is evaluated and saved; None for no average. Mean and
-    variance of BatchNorm that is trained are not of it: they follow the last steps."""
+    """Decay of a moving average of the weights, which is then what is evaluated and saved; None for no average. Mean
+    and variance of BatchNorm that is trained are not of it: they follow the last steps."""
     clip_norm: float | None = None
     """Largest norm of the whole gradient, over all workers; None for no clipping."""
     unfreeze: Literal["whole"] | int = "whole"
