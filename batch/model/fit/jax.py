@@ -58,8 +58,7 @@ class JaxEngine:
         self._copied = NamedSharding(mesh, PartitionSpec())
         self._shared = NamedSharding(mesh, PartitionSpec("data"))
         keras.utils.set_random_seed(options.seed)
-        built = build(network, side)
-        self._model = built if network.pretrained else with_global_norms(built)
+        self._model = with_global_norms(build(network, side), network)
         self._logits = logits_of(self._model)
         self._broadcast()
         self._state: _State

@@ -16,6 +16,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from batch.model.network import NetworkOptions
+
 Summed = Callable[[Sequence[Any]], Sequence[Any]]
 """Tensors of this replica to their sums over all replicas, gradients included."""
 
@@ -45,8 +47,10 @@ def statistics_over(weights: Any, summed: Summed = lambda parts: parts) -> Itera
         _BATCH.reset(token)
 
 
-def with_global_norms(model: keras.Model) -> keras.Model:
-    """A copy of the network with the same values, its BatchNormalization layers replaced."""
+def with_global_norms(model: keras.Model, options: NetworkOptions) -> keras.Model:
+    """The network itself if its norms stay frozen, else a copy with the same values whose norms are replaced."""
+    if options.pretrained:
+        return model
     made = keras.models.clone_model(model, clone_function=_replaced, recursive=True)
     made.set_weights(model.get_weights())
     return made

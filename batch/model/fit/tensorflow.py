@@ -48,8 +48,7 @@ class TensorFlowEngine:
         self._options = options
         self._augment = augment
         keras.utils.set_random_seed(options.seed)
-        built = build(network, side)
-        self._model = built if network.pretrained else with_global_norms(built)
+        self._model = with_global_norms(build(network, side), network)
         self._logits = logits_of(self._model)
         self._broadcast()
         self._optimizer: Any = None
