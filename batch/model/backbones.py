@@ -90,8 +90,8 @@ def _application(name: str) -> Callable[[str | None, int], keras.Model]:
 def _cnn(weights: str | None, side: int) -> keras.Model:
     """Four blocks of convolution and pooling, 0.19 million weights; a first stride of 2 from 96 px on.
 
-    BatchNorm: what tells a fake is how much of a texture there is, and a norm within each picture takes that away. On
-    4,228 faces, half of them swapped, 8 epochs reached an AUC of 0.75 with it, 0.63 with GroupNorm, 0.68 with none.
+    BatchNorm: what tells a fake is how much of a texture there is, and a norm within each picture, such as GroupNorm,
+    takes that away (`tests/benchmarks/accuracy.py --rows cnn` shows what it learns).
     """
     import keras
 
