@@ -33,7 +33,7 @@ from batch.shards.runfile import RunFile
 from batch.storage.base import MissingObjectError, Storage
 from jobs.console import begun
 from jobs.fitting import Trained
-from jobs.quiet import import_keras
+from jobs.quiet import import_keras_on_cores
 from jobs.splitting import Prepared
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def conclude(
     write_card(output, bundle=bundle, evaluations=told, split_counts=counts, key=f"{BUNDLE}MODEL_CARD.md")
     return {
         "bundle_digest": bundle.digest,
+        "split_digest": prepared.split.digest,
         "splits": counts,
         "device": trained.device,
         "best_epoch": trained.history[trained.best].epoch,
@@ -152,7 +153,7 @@ def _save(
     judgement: Judgement,
     evaluations: Mapping[str, Evaluation],
 ) -> Bundle:
-    import_keras()
+    import_keras_on_cores()
     from batch.model.bundle import load_keras, save_bundle
 
     manifest = Manifest(

@@ -1,4 +1,4 @@
-"""Keras imported without TensorFlow's greetings."""
+"""Keras imported without TensorFlow's greetings, and by a driver without a GPU."""
 
 from __future__ import annotations
 
@@ -35,3 +35,21 @@ def import_keras() -> None:
             for line in held:
                 if not _NOISE.match(line):
                     os.write(_STDERR, line)
+
+
+def import_keras_on_cores() -> None:
+    """The same, for a driver: it would take the memory of a GPU that its workers wait for.
+
+    Not by CUDA_VISIBLE_DEVICES, which an embedded Ray and its workers would inherit.
+    """
+    import_keras()
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")
+        return
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")

@@ -14,7 +14,7 @@ from batch.scoring.drift import EARLIER_RUNS, Drift, compare
 from batch.scoring.ledger import LEDGER, LedgerFile, write_ledger
 from batch.scoring.plan import Planner
 from batch.scoring.records import ScoringOptions
-from batch.scoring.runs import check_held, drop_late, now, still_held
+from batch.scoring.runs import check_held, drop_late, now, read_claim, still_held
 from batch.scoring.summary import (
     MOST_LIKELY_FAKE,
     CommitSums,
@@ -29,7 +29,7 @@ from batch.scoring.suspicious import Findings, find
 from batch.shards.runfile import installed_versions
 from batch.storage.base import AccessError, Storage
 from jobs.console import Exit, listing, say
-from jobs.quiet import import_keras
+from jobs.quiet import import_keras_on_cores
 from jobs.score_options import ScoreOptions
 
 
@@ -107,17 +107,19 @@ def nothing_to_do(night: Night) -> Exit:
 def close_run(night: Night, run: int, done: Done) -> Exit:
     """Adds the commits up, writes page, summary and ledger, and says how it ended.
 
+    What killed runs scored with another bundle or other options goes into the ledger and into no figure of this run.
     The ledger is last: until it is there the run counts as killed, and the next one does all of this again.
     """
     sink, runs = night.sink, [*night.open_runs, run]
     check_held(sink, run)
     drop_late(sink, night.open_runs, night.known)
     remove_orphans(sink, runs, read_commits(sink, commit_keys(sink, runs)))
-    sums = CommitSums().add(read_commits(sink, commit_keys(sink, runs)))
+    added = [each for each in runs if _scores_alike(night, each)]
+    sums = CommitSums().add(read_commits(sink, commit_keys(sink, added)))
     own = CommitSums().add(read_commits(sink, commit_keys(sink, [run])))
-    findings = find(sink, read_commits(sink, commit_keys(sink, runs)))
-    summary = replace(_summary(night, run, runs, done, sums, own), likely_fake=_likely_fake(findings))
-    drift = compare(read_history(sink, EARLIER_RUNS + len(runs), with_items=True), summary)
+    findings = find(sink, read_commits(sink, commit_keys(sink, added)), files=night.files)
+    summary = replace(_summary(night, run, added, done, sums, own), likely_fake=_likely_fake(findings))
+    drift = compare(read_history(sink, EARLIER_RUNS + len(added), with_items=True), summary)
     summary = _judged(night.options, replace(summary, drift=drift.alarms, psi=drift.psi), own)
     _write_page(night, summary, drift, findings)
     check_held(sink, run)
@@ -126,6 +128,12 @@ def close_run(night: Night, run: int, done: Done) -> Exit:
     write_ledger(sink, run, runs)
     _tell(sink, summary)
     return Exit(summary.exit_code)
+
+
+def _scores_alike(night: Night, run: int) -> bool:
+    """Whether a run has the bundle and the options of this one."""
+    claim = read_claim(night.sink, run)
+    return (claim.bundle, claim.options) == (night.bundle.digest, night.scoring.digest())
 
 
 def _drop_parts(sink: Storage, killed: Sequence[int]) -> None:
@@ -148,7 +156,7 @@ def _write_page(night: Night, summary: ScoreSummary, drift: Drift, findings: Fin
     from batch.reports.score import PictureOptions, write_score_report
 
     if not night.options.no_pictures:
-        import_keras()
+        import_keras_on_cores()
     pictures = PictureOptions(sources=night.inputs, faces=night.scoring.faces, limits=night.options.limits())
     write_score_report(
         night.sink,

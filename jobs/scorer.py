@@ -20,6 +20,7 @@ from batch.scoring.records import Looked, ScoreUnit
 from batch.scoring.tables import Recipe, unit_tables
 from batch.scoring.write import UnitReport, write_unit
 from batch.storage.base import Storage
+from jobs.console import say
 from jobs.runtime import runtime_environment
 from jobs.session import alive_nodes
 from jobs.worklog import unit_log
@@ -33,6 +34,12 @@ away."""
 RETRIES = 5
 LOOK_AGAIN_S = 5.0
 """How often the cluster's nodes are looked at."""
+GPU_PATIENCE_S = 120.0
+"""How long a run waits for the first of its GPUs, which other jobs may hold, before cores do what there is to do."""
+
+
+_ON_A_GPU = {"num_gpus": 1, "num_cpus": 0, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "4"}}}
+"""Threads: see `_place`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +104,13 @@ class Scorer:
                 )
             self._predictor = made
 
+    def start(self) -> str:
+        """The same, in an actor; gives the id of its node."""
+        self.load()
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
     def score(self, looked: Looked, unit: ScoreUnit) -> UnitReport:
         """Scores and commits a unit."""
         self.load()
@@ -120,11 +134,17 @@ class Actor:
     runtime: Runtime
     on_gpu: bool
     since_s: float = field(default_factory=time.monotonic)
-    is_loaded: bool = False
+    node: str = ""
+    """Where it is; empty until it is loaded."""
     given: int = 0
     """Units that it has."""
     units: int = 0
     """Units that it was ever given."""
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether its network is there and looked at."""
+        return bool(self.node)
 
 
 class Actors:
@@ -142,6 +162,11 @@ class Actors:
         self.cpus = 0
         """Of the cluster, when it was last looked at."""
         self._gpus = 0
+        self._is_patient = True
+        """Whether the run still waits for its first GPU rather than score on cores."""
+        self._dead: list[Actor] = []
+        self.lost: list[Actor] = []
+        """Those that will not do, or not soon, what they were given: whoever gave it takes it back."""
         self.grow(at_start=True)
 
     def __len__(self) -> int:
@@ -158,7 +183,7 @@ class Actors:
     @property
     def runtimes(self) -> set[str]:
         """What computed."""
-        return {actor.runtime for actor in self._all if actor.units}
+        return {actor.runtime for actor in [*self._all, *self._dead] if actor.units}
 
     @property
     def seconds(self) -> float:
@@ -173,14 +198,16 @@ class Actors:
         a wanted number is shared out; one that joins later gets one actor.
         """
         self._looked_s = time.monotonic()
-        nodes = [node for node in alive_nodes(self._ray) if node["Resources"].get("CPU", 0) > 0]
+        alive = alive_nodes(self._ray)
+        nodes = [node for node in alive if node["Resources"].get("CPU", 0) > 0]
         self.cpus = sum(int(node["Resources"]["CPU"]) for node in nodes)
         options, most = self._options, self._options.score_actors
         self._gpus = gpu_count(self._ray) if options.uses_gpus else 0
         asked = max(self._gpus, options.score_gpus or 0) if options.uses_gpus else 0
+        self._drop_dead({node["NodeID"] for node in alive})
         for _ in range(sum(actor.on_gpu for actor in self._all), min(asked, most or asked)):
-            self._start({"num_gpus": 1, "num_cpus": 0}, runtime="keras", on_gpu=True)
-        if self._gpus or not nodes:
+            self._start(_ON_A_GPU, runtime="keras", on_gpu=True)
+        if (self._gpus and not self._waits_in_vain()) or not nodes:
             return
         fresh = [node for node in nodes if node["NodeID"] not in self._nodes]
         chosen = [nodes[number % len(nodes)] for number in range(most)] if at_start and most else fresh
@@ -188,6 +215,30 @@ class Actors:
         for node in chosen[: max(0, left)]:
             self._nodes.add(node["NodeID"])
             self._start(_place(node, chosen.count(node), options.runtime), runtime=options.runtime, on_gpu=False)
+
+    def _drop_dead(self, nodes: set[str]) -> None:
+        """Ends actors on GPUs whose node is gone. Ray would start them anew where there is a GPU, and else never.
+
+        Actors on cores can go anywhere, and do.
+        """
+        for actor in [each for each in self._all if each.on_gpu and each.is_loaded and each.node not in nodes]:
+            self._ray.kill(actor.handle)
+            self._all.remove(actor)
+            self._dead.append(actor)
+            self.lost.append(actor)
+
+    def _waits_in_vain(self) -> bool:
+        """Whether no GPU was had for a while. Once it is so, cores score until one is."""
+        on_gpus = [actor for actor in self._all if actor.on_gpu]
+        if not on_gpus or any(actor.is_loaded for actor in on_gpus):
+            return False
+        if min(actor.since_s for actor in on_gpus) + GPU_PATIENCE_S > time.monotonic():
+            return False
+        if self._is_patient:
+            say(f"no GPU came free in {GPU_PATIENCE_S:.0f} s: cores score until one does")
+            self._is_patient = False
+            self.lost += on_gpus
+        return True
 
     def grow_at_times(self) -> None:
         """The same, every few seconds at most."""
@@ -208,7 +259,7 @@ class Actors:
         handle = kind.remote(*self._made, replace(self._options, runtime=runtime))
         actor = Actor(handle=handle, runtime=runtime, on_gpu=on_gpu)
         self._all.append(actor)
-        self.loading[handle.load.remote()] = actor
+        self.loading[handle.start.remote()] = actor
 
 
 def gpu_count(ray: Any) -> int:

@@ -20,17 +20,19 @@ from typing import Any
 from batch.faces.isolate import IsolatedExtractor
 from batch.model.bundle import Bundle
 from batch.scoring.kept import recall
-from batch.scoring.look import look, videos_of
+from batch.scoring.look import could_read, look, videos_of
 from batch.scoring.records import Looked, ScoreUnit
 from batch.scoring.units import make_unit
 from batch.scoring.write import UnitReport
-from batch.storage.base import AccessError
+from batch.storage.base import AccessError, DeniedError
 from jobs.fanout import plain_errors
 from jobs.scorer import HELD_AN_ACTOR, LOOK_AGAIN_S, RETRIES, Actor, Actors, PoolOptions, Shared
 from jobs.worklog import unit_log
 
 _ASKED_OF_NO_NODE = 4
 """Units that a cluster without a node is asked for."""
+_MOST_DENIED = 8
+"""Units of an INPUT of which no object may be read, before the INPUT itself is taken to refuse access."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,20 +41,52 @@ class LookReport:
 
     taken: int
     """How many of the unit's items were looked at."""
+    could_read: bool = False
+    """Whether the INPUT gave any of them."""
     refused: str | None = None
     """The error of an INPUT that refuses access. A result, not an exception: the task has no other fault."""
+    of_objects: bool = False
+    """Whether it may be that of the unit's objects alone."""
 
 
 @dataclass(slots=True)
 class Refused:
-    """INPUTs whose objects may not be read, with the error: their units are dropped."""
+    """INPUTs whose objects may not be read, with the error: their units are dropped.
+
+    A single object may have a key or a rule of its own, and it would keep all others from being scored night after
+    night. So a unit of which no object may be read waits until it is known whether others of its INPUT can be.
+    """
 
     inputs: dict[int, str] = field(default_factory=dict)
     items: int = 0
+    readable: set[int] = field(default_factory=set)
+    """INPUTs that gave an object in this run."""
+    waiting: dict[int, list[tuple[ScoreUnit, str]]] = field(default_factory=dict)
+    """Units of INPUTs of which that is not known, with their errors."""
+
+    def gave(self, number: int) -> list[ScoreUnit]:
+        """Notes that an INPUT gave an object; the units that waited for that."""
+        self.readable.add(number)
+        return [unit for unit, _ in self.waiting.pop(number, [])]
+
+    def denied(self, unit: ScoreUnit, error: str) -> None:
+        """Holds a unit back; too many of them and none that was read refuse their INPUT."""
+        self.waiting.setdefault(unit.input, []).append((unit, error))
+        if len(self.waiting[unit.input]) >= _MOST_DENIED:
+            self.refuse(unit.input)
+
+    def refuse(self, number: int, error: str = "", items: int = 0) -> None:
+        """Drops an INPUT with what waits of it, and so many items beside."""
+        waited = self.waiting.pop(number, [])
+        self.inputs.setdefault(number, error or waited[0][1])
+        self.items += items + sum(len(unit.items) for unit, _ in waited)
 
 
-def look_task(shared: Shared, unit: ScoreUnit) -> tuple[LookReport, Looked | None]:
-    """The body of an extraction task: what the driver is told, and what goes to an actor."""
+def look_task(shared: Shared, unit: ScoreUnit, *, is_readable: bool) -> tuple[LookReport, Looked | None]:
+    """The body of an extraction task: what the driver is told, and what goes to an actor.
+
+    `is_readable` says that the unit's INPUT gave another object.
+    """
     options = shared.extractor.options
     if unit.kept is not None:
         recalled = recall(shared.sink, unit, options.crop.crop_size)
@@ -64,12 +98,18 @@ def look_task(shared: Shared, unit: ScoreUnit) -> tuple[LookReport, Looked | Non
     with unit_log(unit.id, items=len(unit.items)) as log:
         watched = log.watched(isolated, lambda video: sources[int(video.part)].uri(video.key))
         try:
-            looked, taken = look(unit, watched, options.crop.crop_size, keep_encoded=shared.recipe.keep_crops)
+            looked, taken = look(
+                unit,
+                watched,
+                options.crop.crop_size,
+                keep_encoded=shared.recipe.keep_crops,
+                is_readable=is_readable,
+            )
         except AccessError as error:
             log.say(logging.ERROR, "unit refused", error=str(error))
-            return LookReport(taken=0, refused=str(error)), None
+            return LookReport(taken=0, refused=str(error), of_objects=isinstance(error, DeniedError)), None
         log.done("unit looked at", items=taken, faces=len(looked.crops))
-    return LookReport(taken=taken), looked
+    return LookReport(taken=taken, could_read=could_read(looked.results)), looked
 
 
 @lru_cache(maxsize=1)
@@ -103,22 +143,25 @@ class ScoringPool:
         """
         stream = _Stream(units)
         looking: dict[Any, tuple[ScoreUnit, Any]] = {}
-        scoring: dict[Any, Actor] = {}
+        scoring: dict[Any, tuple[Actor, ScoreUnit]] = {}
         try:
             while True:
                 self.actors.grow_at_times()
+                self._take_back(scoring, stream)
                 self._fill(stream, looking, scoring)
                 if not looking and not scoring:
+                    for number in list(self.refused.waiting):
+                        self.refused.refuse(number)
                     return
                 for reference in self._ready([*self.actors.loading, *looking, *scoring]):
                     if reference in looking:
                         self._hand_over(reference, looking, scoring, stream)
                     elif reference in scoring:
-                        scoring.pop(reference).given -= 1
+                        scoring.pop(reference)[0].given -= 1
                         yield self._get(reference)
                     else:
-                        self._get(reference)
-                        self.actors.loading.pop(reference).is_loaded = True
+                        self.actors.loading[reference].node = self._get(reference)
+                        del self.actors.loading[reference]
         finally:
             for reference in looking:
                 self._ray.cancel(reference, force=True)
@@ -142,17 +185,40 @@ class ScoringPool:
             unit = stream.next(self.refused)
             if unit is None:
                 return
-            report, looked = self._look.remote(self._shared, unit)
+            is_readable = unit.input in self.refused.readable
+            report, looked = self._look.remote(self._shared, unit, is_readable=is_readable)
             looking[report] = unit, looked
 
-    def _hand_over(self, reference: Any, looking: dict[Any, Any], scoring: dict[Any, Actor], stream: _Stream) -> None:
+    def _take_back(self, scoring: dict[Any, tuple[Actor, ScoreUnit]], stream: _Stream) -> None:
+        """What lost actors were given is extracted and scored anew; a commit that is there by then stays."""
+        while self.actors.lost:
+            gone = self.actors.lost.pop()
+            for reference in [each for each, (actor, _) in scoring.items() if actor is gone]:
+                stream.put_back(scoring.pop(reference)[1])
+                gone.given, gone.units = gone.given - 1, gone.units - 1
+                self._ray.cancel(reference)
+
+    def _hand_over(
+        self,
+        reference: Any,
+        looking: dict[Any, Any],
+        scoring: dict[Any, tuple[Actor, ScoreUnit]],
+        stream: _Stream,
+    ) -> None:
         """Gives what was extracted to the actor with the least to do."""
         unit, looked = looking.pop(reference)
         told: LookReport = self._get(reference)
         if told.refused is not None:
-            self.refused.inputs.setdefault(unit.input, told.refused)
-            self.refused.items += len(unit.items)
+            if not told.of_objects:
+                self.refused.refuse(unit.input, told.refused, len(unit.items))
+            elif unit.input in self.refused.readable:
+                stream.put_back(unit)
+            else:
+                self.refused.denied(unit, told.refused)
             return
+        if told.could_read:
+            for held in self.refused.gave(unit.input):
+                stream.put_back(held)
         if told.taken < len(unit.items):
             stream.put_back(make_unit(unit.items[told.taken :], self._salt))
             unit = make_unit(unit.items[: told.taken], self._salt)
@@ -163,7 +229,7 @@ class ScoringPool:
             return
         actor = min(self.actors.able, key=lambda each: each.given)
         actor.given, actor.units = actor.given + 1, actor.units + 1
-        scoring[actor.handle.score.remote(looked, unit)] = actor
+        scoring[actor.handle.score.remote(looked, unit)] = actor, unit
 
 
 class _Stream:

@@ -25,7 +25,7 @@ from jobs.console import EXIT_CODES, Exit, begun, guarded, parse, say
 from jobs.fitting import JUDGED, Placement, Trained, Work, train_on_ray
 from jobs.landmarks import keep_landmarks
 from jobs.open_faces import open_faces
-from jobs.quiet import import_keras
+from jobs.quiet import import_keras_on_cores
 from jobs.session import check_room, check_seen_by_all, ray_session
 from jobs.splitting import Prepared, prepare
 from jobs.train_config import with_config
@@ -44,7 +44,7 @@ def train(options: TrainOptions) -> Exit:
         return _tell(output)
     sinks, index, run = faces.sinks, faces.index, faces.run
     use_backend(options.backend)
-    import_keras()
+    import_keras_on_cores()
     with ray_session(options.address, None if options.address else _cores(options)) as ray:
         check_seen_by_all(ray, faces.places, output)
         cpus, gpus = options.cpus_per_worker or 1, options.gpus_per_worker
@@ -82,7 +82,7 @@ def _check_blocks(options: TrainOptions) -> None:
     """Keras is loaded for it, so only where there is something to look at."""
     if options.unfreeze != "whole":
         use_backend(options.backend)
-        import_keras()
+        import_keras_on_cores()
         from batch.model.network import check_unfreeze
 
         check_unfreeze(options.network_options(), options.unfreeze)

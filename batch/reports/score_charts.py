@@ -94,7 +94,8 @@ def sparkline(chart_id: str, followed: Sequence[Followed], thresholds: Threshold
     values = [frame.probability for frame in top.frames]
     told = f"Score over {len(values)} frames in {end_s:.1f} s: lowest {min(values):.2f}, highest {max(values):.2f}"
     if len(followed) > 1:
-        told += f"; {len(followed) - 1} more faces as thin lines"
+        others = len(followed) - 1
+        told += f"; {others} more {'face as a thin line' if others == 1 else 'faces as thin lines'}"
     head = (
         f'<svg viewBox="0 0 {_SPARK_WIDTH:g} {_SPARK_HEIGHT:g}" role="img" class="spark" aria-labelledby="{chart_id}">'
     )

@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from batch.corpus.listing import part_of
 from batch.faces.extract import Extractor
-from batch.records import FaceRow, VideoRef, VideoResult
+from batch.records import FaceRow, Reason, VideoRef, VideoResult
 from batch.scoring.records import Looked, ScoreUnit
 from batch.scoring.units import MOST_CROPS
-from batch.storage.base import Storage
+from batch.storage.base import DeniedError, Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,28 +41,49 @@ class MediaExtractor(Extractor):
 
 
 def look(
-    unit: ScoreUnit, extract: Callable[[VideoRef], VideoResult], crop_size: int, *, keep_encoded: bool
+    unit: ScoreUnit,
+    extract: Callable[[VideoRef], VideoResult],
+    crop_size: int,
+    *,
+    keep_encoded: bool,
+    is_readable: bool = False,
 ) -> tuple[Looked, int]:
     """Extracts a unit's items, and says how many of them: fewer than all where `MOST_CROPS` is passed.
 
+    An object that may not be read is `storage_error` where another of the unit could be read, or `is_readable` says
+    that other objects of the INPUT were.
+
     Raises:
-        AccessError: where the INPUT refuses access.
+        AccessError: where the INPUT refuses access; a DeniedError where that may be because of the unit's objects.
     """
     start = time.perf_counter()
     seconds: Counter[str] = Counter()
     results: list[VideoResult] = []
     encoded: list[bytes] = []
+    denied: DeniedError | None = None
     for item in unit.items:
-        result = extract(replace(item.video, part=str(item.input)))
+        video = replace(item.video, part=str(item.input))
+        try:
+            result = extract(video)
+        except DeniedError as error:
+            denied = denied or error
+            result = VideoResult(video=video, reason=Reason.STORAGE_ERROR, detail=str(error))
         for stage, spent in result.cost.seconds.items():
             seconds[stage] += spent  # type: ignore[assignment]  # floats add as well
         encoded += [face.image for face in result.faces]
         results.append(_as_listed(result, keep_encoded=keep_encoded))
         if len(encoded) >= MOST_CROPS:
             break
+    if denied is not None and not is_readable and not could_read(results):
+        raise denied
     crops = pixels(encoded, crop_size)
     told = {**seconds, "extract": time.perf_counter() - start}
     return Looked(results=tuple(results), crops=crops, seconds=told), len(results)
+
+
+def could_read(results: Sequence[VideoResult]) -> bool:
+    """Whether the store gave any of them."""
+    return any(result.reason is not Reason.STORAGE_ERROR for result in results)
 
 
 def pixels(encoded: Sequence[bytes], crop_size: int) -> npt.NDArray[np.uint8]:

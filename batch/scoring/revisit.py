@@ -135,7 +135,7 @@ def _not_opened(suspect: Suspect, numbers: Mapping[str, int]) -> str:
     """Why a suspect is not opened at all."""
     if suspect.input not in numbers:
         return f"it was scored by a run that did not end, and this one does not look at {suspect.input}"
-    return "scored under another name on an earlier night"
+    return f"the frames of {suspect.same_as}, scored on an earlier night, are not there any more"
 
 
 def _look(share: Mapping[int, VideoRef], finder: FrameFinder, limits: LimitOptions, end_s: float) -> dict[int, Seen]:

@@ -19,9 +19,11 @@ import pyarrow.compute as pc
 from batch.model.thresholds import Band
 from batch.records import Box
 from batch.schemas import ITEMS_VERSION, TRACKS_VERSION
-from batch.scoring.commit import ScoreCommit
-from batch.scoring.ledger import read_groups
+from batch.scoring.commit import ScoreCommit, read_commits
+from batch.scoring.digests import as_digests
+from batch.scoring.ledger import LedgerFile, ledger_tables, read_groups
 from batch.scoring.tables import BINS
+from batch.scoring.twins import with_marks
 from batch.shards.commit import DataFile
 from batch.storage.base import Storage
 
@@ -32,7 +34,11 @@ _LIKELY_REAL: Band = "likely real"
 _COLUMNS = (
     "uri", "input", "key", "media", "size_bytes", "etag", "probability", "uncertainty", "band", "reason", "detail",
     "tracks", "faces", "frames_seen", "top_track", "same_as", "duration_s", "width_px", "height_px", "fingerprint",
+    "bundle", "options",
 )  # fmt: skip
+
+
+_NOT_SHOWN = frozenset({"reason", "detail", "top_track", "fingerprint", "bundle", "options"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,14 +86,14 @@ class Suspect:
     tracks: int
     frames_seen: int
     same_as: str | None
-    """The item that was scored in its stead, if it was on an earlier night."""
+    """The item that was scored in its stead, if it was on an earlier night: `followed` is from there."""
     duration_s: float | None
     width_px: int | None
     height_px: int | None
     others: int = 0
     """Further items of this run with the same content."""
     followed: tuple[Followed, ...] = ()
-    """Up to four, the most suspicious first; none where the item was scored under another name."""
+    """Up to four, the most suspicious first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +123,12 @@ class _Held:
     others: int = 0
 
 
-def find(sink: Storage, commits: Iterable[ScoreCommit], *, most: int = MOST_SUSPECTS) -> Findings:
+def find(
+    sink: Storage, commits: Iterable[ScoreCommit], *, files: Sequence[LedgerFile] = (), most: int = MOST_SUSPECTS
+) -> Findings:
     """Goes through a run.
+
+    `files` are the ledger of earlier ones, where copies of what was scored then have their frames.
 
     Raises:
         DamagedError: for a table that cannot be what was written.
@@ -138,7 +148,7 @@ def find(sink: Storage, commits: Iterable[ScoreCommit], *, most: int = MOST_SUSP
                 if len(unscored[row["reason"]]) < ROWS_A_REASON:
                     unscored[row["reason"]].append(Unscored(uri=row["uri"], detail=row["detail"]))
     return Findings(
-        suspects=_with_tracks(sink, top.ranked()),
+        suspects=_with_tracks(sink, top.ranked(), files),
         unscored={name: tuple(rows) for name, rows in unscored.items() if rows},
     )
 
@@ -192,20 +202,61 @@ class _Top:
         return self._order[0][0] if len(self._order) >= self._most else 0.0
 
 
-def _with_tracks(sink: Storage, ranked: Sequence[_Held]) -> tuple[Suspect, ...]:
-    """Their rows of the tracks tables: a file for each unit that one of them is of."""
-    wanted = {(held.row["uri"], held.row["etag"]) for held in ranked if held.row["same_as"] is None}
-    uris = pa.array(sorted(uri for uri, _ in wanted), pa.string())
-    followed: dict[tuple[str, str], list[Followed]] = defaultdict(list)
-    files = {held.tracks.key: held.tracks for held in ranked if held.tracks is not None}
-    for file in files.values():
+def _with_tracks(sink: Storage, ranked: Sequence[_Held], files: Sequence[LedgerFile]) -> tuple[Suspect, ...]:
+    """Their rows of the tracks tables: a file for each unit that one of them, or what it is a copy of, is of."""
+    originals = _originals(sink, [held for held in ranked if held.row["same_as"] is not None], files)
+    looked = [
+        originals.get(_name(held.row), _Original(held.row["uri"], held.row["etag"], held.tracks)) for held in ranked
+    ]
+    uris = pa.array(sorted({each.uri for each in looked}), pa.string())
+    followed: dict[tuple[str, str, str], list[Followed]] = defaultdict(list)
+    for file in {each.tracks.key: each.tracks for each in looked if each.tracks is not None}.values():
         for group in read_groups(sink, file, TRACKS_VERSION):
             for row in group.filter(pc.is_in(group["uri"], value_set=uris)).to_pylist():
-                followed[row["uri"], row["etag"]].append(_followed(row))
+                followed[file.key, row["uri"], row["etag"]].append(_followed(row))
     return tuple(
-        replace(_suspect(held), followed=_most_suspicious(followed.get((held.row["uri"], held.row["etag"]), [])))
-        for held in ranked
+        replace(_suspect(held), followed=_most_suspicious(followed.get(each.place, [])))
+        for held, each in zip(ranked, looked, strict=True)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Original:
+    """What was looked at itself."""
+
+    uri: str
+    etag: str
+    tracks: DataFile | None
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Of its tracks: file, uri, etag."""
+        return self.tracks.key if self.tracks else "", self.uri, self.etag
+
+
+def _originals(sink: Storage, copies: Sequence[_Held], files: Sequence[LedgerFile]) -> dict[_Name, _Original]:
+    """By the name of the copy: one pass over the ledger of earlier runs, if there is a copy."""
+    if not copies:
+        return {}
+    names = {(held.row["same_as"], *_name(held.row)[1:]): _name(held.row) for held in copies}
+    marks = as_digests([bytes.fromhex(held.row["fingerprint"]) for held in copies])
+    marks.sort()
+    found: dict[_Name, tuple[dict[str, Any], str]] = {}
+    for table in ledger_tables(sink, files, ["uri", "etag", "fingerprint", "bundle", "options", "run", "unit"]):
+        for row in with_marks(table, marks).to_pylist():
+            name = names.get(_name({**row, "fingerprint": row["fingerprint"].hex()}))
+            if name is not None:
+                found[name] = row, f"commits/{row['run']:06d}/{row['unit']}.json"
+    tracks = {commit.key: commit.tracks for commit in read_commits(sink, sorted({key for _, key in found.values()}))}
+    return {name: _Original(row["uri"], row["etag"], tracks.get(key)) for name, (row, key) in found.items()}
+
+
+_Name = tuple[str, str, str, str]
+
+
+def _name(row: Mapping[str, Any]) -> _Name:
+    """What tells a look from others: uri, content, and what it was scored with."""
+    return row["uri"], row["fingerprint"], row["bundle"], row["options"]
 
 
 def _most_suspicious(followed: Sequence[Followed]) -> tuple[Followed, ...]:
@@ -213,7 +264,7 @@ def _most_suspicious(followed: Sequence[Followed]) -> tuple[Followed, ...]:
 
 
 def _suspect(held: _Held) -> Suspect:
-    own = {name: held.row[name] for name in _COLUMNS if name not in {"reason", "detail", "top_track", "fingerprint"}}
+    own = {name: held.row[name] for name in _COLUMNS if name not in _NOT_SHOWN}
     return Suspect(**own, others=held.others)
 
 

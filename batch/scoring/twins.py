@@ -74,7 +74,7 @@ class TwinWriter:
             mine = pc.and_(
                 pc.equal(table["bundle"], self._recipe.bundle), pc.equal(table["options"], self._recipe.options)
             )
-            hits = _with_marks(table.filter(mine), wanted)
+            hits = with_marks(table.filter(mine), wanted)
             for run, unit in zip(hits["run"].to_pylist(), hits["unit"].to_pylist(), strict=True):
                 named[f"commits/{run:06d}/{unit}.json"] = None
         yield from named
@@ -86,7 +86,7 @@ class TwinWriter:
         return [
             (bytes.fromhex(row["fingerprint"]), _verdict(row["reason"]), row)
             for group in read_groups(self._sink, commit.items, ITEMS_VERSION)
-            for row in _with_marks(group, wanted).to_pylist()
+            for row in with_marks(group, wanted).to_pylist()
         ]
 
     def _commit(self, pairs: Sequence[tuple[Item, dict[str, Any]]]) -> UnitReport:
@@ -101,7 +101,7 @@ def _verdict(reason: str | None) -> Verdict:
     return Verdict.LATER if reason == Reason.TIMEOUT else Verdict.APART
 
 
-def _with_marks(table: pa.Table, wanted: Digests) -> pa.Table:
+def with_marks(table: pa.Table, wanted: Digests) -> pa.Table:
     """Rows whose fingerprint, bytes or their hex digits, is one of the wanted. A hash set of them a call would cost
     more than the rows.
     """

@@ -17,6 +17,10 @@ class AccessError(StorageError):
     """Missing bucket, wrong or expired credentials, or no permission: no retry can mend it."""
 
 
+class DeniedError(AccessError):
+    """No permission for this request. It may be that of one object alone: a key or a rule of its own."""
+
+
 class DamagedError(ValueError):
     """An object of ours cannot be what was written: names the uri and what is wrong. No retry can mend it."""
 

@@ -13,7 +13,7 @@ import boto3
 from botocore import exceptions
 from botocore.config import Config
 
-from batch.storage.base import AccessError, ChangedObjectError, MissingObjectError, StorageError
+from batch.storage.base import AccessError, ChangedObjectError, DeniedError, MissingObjectError, StorageError
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -25,7 +25,6 @@ _NO_ACCESS_CODES = frozenset(
     {
         "NoSuchBucket",
         "InvalidBucketName",
-        "AccessDenied",
         "AllAccessDisabled",
         "InvalidAccessKeyId",
         "SignatureDoesNotMatch",
@@ -35,6 +34,7 @@ _NO_ACCESS_CODES = frozenset(
         "TokenRefreshRequired",
     }
 )
+_ARCHIVED = "InvalidObjectState"
 _NO_CREDENTIALS = (
     exceptions.NoCredentialsError,
     exceptions.PartialCredentialsError,
@@ -135,8 +135,12 @@ def _translated(uri: str, error: exceptions.ClientError) -> StorageError:
     code = error.response.get("Error", {}).get("Code", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     kind: type[StorageError] = StorageError
-    if code in _NO_ACCESS_CODES or status in {401, 403}:
+    if code == _ARCHIVED:  # a 403 as well, of this object alone, and not for want of a permission
+        kind = StorageError
+    elif code in _NO_ACCESS_CODES or status == 401:
         kind = AccessError
+    elif status == 403:
+        kind = DeniedError
     elif code == "NoSuchKey" or status == 404:
         kind = MissingObjectError
     elif status == 409:

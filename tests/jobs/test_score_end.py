@@ -164,6 +164,27 @@ def test_what_a_death_before_the_ledger_leaves_is_done_again(place: Place, capsy
     assert verify_scores(place.sink, prune=True).findings == ()
 
 
+def test_what_a_killed_run_scored_with_another_bundle_is_in_no_figure(place: Place) -> None:
+    record(place.sink, place.source, place.items[:20], run=KILLED - 1, options=place.scoring, logit=5.0, bundle="other")
+    place.killed(place.items)
+    assert place.score() == 0
+    assert (place.told.runs, place.told.total.items, place.told.likely_fake) == ((4, 5), ITEMS, ())
+    assert place.ledger_rows == ITEMS + 20
+    assert verify_scores(place.sink).findings == ()
+
+
+def test_a_damaged_bundle_loses_nothing(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place.killed(place.items[:30])
+    assert place.score("--include", "[012]*.jpg") == 0
+    before = {item.key: item.etag for item in place.sink.list()}
+    damaged = edited(Path(place.bundle.uri), tmp_path / "bundle", lambda raw: None)
+    (damaged / "bundle.json").write_text("{")
+    assert main([str(damaged), place.source.root, place.sink.root]) == 2
+    assert "bundle.json: damaged" in capsys.readouterr().err
+    assert {item.key: item.etag for item in place.sink.list()} == before
+    assert place.score("--include", "[012]*.jpg") == 0, "the next good run goes on"
+
+
 def test_what_a_killed_run_commits_after_it_was_read_is_not_counted(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

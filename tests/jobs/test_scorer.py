@@ -83,9 +83,13 @@ def cluster() -> Iterator[Any]:
 
 @pytest.mark.slow
 def test_actors_come_as_nodes_do(
-    cluster: Any, drawn: DrawnCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Any,
+    drawn: DrawnCorpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The cluster begins with no node; two with a CPU join while the run goes on, then one with a GPU."""
+    """The cluster begins with no node; two with a CPU join while the run goes on, then one with a GPU, which dies."""
     monkeypatch.setattr("jobs.scorer.LOOK_AGAIN_S", 0.2)
     monkeypatch.setattr("jobs.scoring.LOOK_AGAIN_S", 0.2)
     source, sink = LocalStorage(drawn.folder), LocalStorage(tmp_path / "out")
@@ -114,13 +118,16 @@ def test_actors_come_as_nodes_do(
         yield from until(lambda: len(actors.able) == 2)
         on_cpus = actors.able
         assert not any(actor.on_gpu for actor in on_cpus)
-        cluster.add_node(num_cpus=1, num_gpus=1)
+        with_gpu = cluster.add_node(num_cpus=1, num_gpus=1)
         yield from until(lambda: actors.able[0].on_gpu)
         given = [actor.units for actor in on_cpus]
         yield from until(lambda: actors.able[0].units == 3)
         assert [actor.units for actor in on_cpus] == given
         assert sum(given) > 0
         assert len(actors) == 3, "no more on CPUs than were asked for"
+        cluster.remove_node(with_gpu, allow_graceful=False)
+        yield from until(lambda: sum(actor.units for actor in on_cpus) > sum(given) + 3)
+        assert not any(actor.on_gpu for actor in actors.able)
 
     light = LightBundle(face_options=SCORING.faces)
     options = PoolOptions(score_actors=2, score_gpus=1, runtime="openvino")
@@ -142,6 +149,25 @@ def test_actors_come_as_nodes_do(
         assert len(list(commit_keys(sink, [1]))) == len(made), "none is committed"
         whole = ScoringPool(ray, light, shared(source, sink), options)  # type: ignore[arg-type]
         assert {report.commit.unit for report in whole.run(again)} == {each.id for each in again}, "none is lost"
+        whole.actors.stop()
+
+        cluster.add_node(num_cpus=1, num_gpus=1)
+        monkeypatch.setattr("jobs.scorer.GPU_PATIENCE_S", 3)
+        other_job = ray.remote(num_cpus=0, num_gpus=1)(Holder).remote()
+        ray.get(other_job.holds.remote())
+        waiting = ScoringPool(ray, light, shared(source, sink), replace(options, score_gpus=None))  # type: ignore[arg-type]
+        units = [make_unit([item], f"held {number}") for number in range(5)]
+        assert {report.commit.unit for report in waiting.run(units)} == {each.id for each in units}
+        assert waiting.actors.runtimes == {"openvino"}
+        assert "no GPU came free in 3 s: cores score until one does" in capsys.readouterr().err
+        ray.kill(other_job)
+
+
+class Holder:
+    """An actor of another job."""
+
+    def holds(self) -> bool:
+        return True
 
 
 def rows_of(sink: LocalStorage, commit: ScoreCommit) -> list[dict[str, Any]]:

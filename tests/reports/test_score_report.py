@@ -16,6 +16,7 @@ from batch.records import Reason
 from batch.reports.score import PictureOptions, write_score_report
 from batch.scoring.commit import commit_keys, read_commits
 from batch.scoring.drift import compare
+from batch.scoring.ledger import read_ledger_files, write_ledger
 from batch.scoring.records import Item
 from batch.scoring.summary import ScoreSummary, read_history
 from batch.scoring.suspicious import find
@@ -98,8 +99,10 @@ def report(
     most: int = 24,
 ) -> Page:  # fmt: skip
     looked = PictureOptions(sources=tuple(sources), faces=FACES, limits=LimitOptions())
+    commits = read_commits(sink, commit_keys(sink, summary.runs))
+    findings = find(sink, commits, files=read_ledger_files(sink), most=most)
     uri = write_score_report(
-        sink, summary=summary, findings=find(sink, read_commits(sink, commit_keys(sink, summary.runs)), most=most),
+        sink, summary=summary, findings=findings,
         drift=compare(read_history(sink), summary), bundle=bundle, options={"faces": {"frames": FRAMES}},
         pictures=looked if pictures else None,
     )  # fmt: skip
@@ -135,7 +138,7 @@ def test_faces_frames_and_heatmaps_are_those_of_the_items(shown: tuple[Page, Seq
     assert {tuple(map(float, mark)) for mark in marks} == {(26.04, 31.48, 18.75)}
     assert "8 × 8 areas" in found.text
     assert "The frame at 1" in found.text
-    assert "Score over 5 frames in 2.0 s: lowest 0.27, highest 0.99; 1 more faces as thin lines" in found.text
+    assert "Score over 5 frames in 2.0 s: lowest 0.27, highest 0.99; 1 more face as a thin line" in found.text
 
 
 def test_no_pictures_leaves_every_face_out_and_opens_no_file(
@@ -204,21 +207,37 @@ def test_the_highest_scores_of_many_units_are_found(
     assert re.findall(r'class="figure">([\d.]+)<', shown) == expected
 
 
-def test_copies_of_what_was_scored_on_an_earlier_night_name_it(
+def test_a_copy_of_what_was_scored_on_an_earlier_night_has_its_pictures(
     sink: Storage, sources: tuple[Storage, ...], bundle: Bundle
 ) -> None:
+    """It was moved: the original is not there any more."""
     clip = replace(next(item for item in items_of(sources) if item.key == "clip.mp4"), fingerprint=b"f" * 16)
-    score_night(sink, sources, [clip], logits, bundle=bundle.digest)
+    score_night(sink, sources, [clip, replace(clip, etag="older", fingerprint=b"o" * 16)], logits, bundle=bundle.digest)
+    write_ledger(sink, 1, [1])
     recipe = recipe_of(sources, run=2, night="2026-03-03", bundle=bundle.digest)
-    copy = replace(clip, key="copy.mp4")
+    sources[0].put("copy.mp4", sources[0].read("clip.mp4"))
+    sources[0].delete("clip.mp4")
+    copy = replace(next(item for item in items_of(sources) if item.key == "copy.mp4"), fingerprint=b"f" * 16)
     twins = Waiting()
     twins.add(copy)
-    assert [each.won for each in TwinWriter(sink, recipe).write(twins, [], [1])] == [True]
+    files = read_ledger_files(sink)
+    assert [each.won for each in TwinWriter(sink, recipe).write(twins, files, [])] == [True]
     summary = summarized(sink, sources, run=2, night="2026-03-03", bundle=bundle.digest)
-    found = report(sink, sources, bundle, summary).section("suspicious").text
+    page = report(sink, sources, bundle, summary)
+    found = page.section("suspicious").text
     assert "copy.mp4" in found
     assert f"Its content was scored on an earlier night as {sources[0].uri('clip.mp4')}" in found
-    assert "No picture: scored under another name on an earlier night" in found
+    assert "No picture" not in found
+    assert [told["alt"] for told in page.all("img")] == [
+        "Frame of copy.mp4", "Face from copy.mp4", "Heatmap over the face from copy.mp4",
+    ]  # fmt: skip
+    assert "lowest 0.27, highest 0.99; 1 more face as a thin line" in found
+    for item in sink.list("tracks/date=2026-03-02/"):
+        sink.delete(item.key)
+    for key in commit_keys(sink, [1]):
+        sink.delete(key)
+    gone = report(sink, sources, bundle, summary).section("suspicious").text
+    assert f"No picture: the frames of {sources[0].uri('clip.mp4')}, scored on an earlier night" in gone
 
 
 def test_nothing_suspicious_and_nothing_scored(sink: Storage, sources: tuple[Storage, ...], bundle: Bundle) -> None:
@@ -243,10 +262,16 @@ def test_drift_and_refused_buckets_are_alarms(sink: Storage, sources: tuple[Stor
             bundle=bundle.digest, denied={"s3://far/": "access denied"} if run == 4 else {},
         )  # fmt: skip
     page = report(sink, sources, bundle, summary, pictures=False)
-    alarms = [attributes for attributes in page.all("div") if attributes.get("role") == "alert"]
-    assert len(alarms) == 2
+    alarms = [told["aria-label"] for told in page.all("section") if told.get("class") == "alarm"]
+    assert alarms == ["Alarm: drift", "Alarm: buckets"]
     assert "scores are spread otherwise than usual" in page.text
     assert "1 bucket could not be looked through." in page.text
     assert "s3://far/ access denied" in page.section("coverage").text
     assert "This run beside the last 3" in page.section("drift").text
     assert page.section("drift").source.count("<svg") == 3
+    broken = replace(summary, denied={}, failed={"s3://far/": "SlowDown"}, problem="2 items were not looked at")
+    page = report(sink, sources, bundle, broken, pictures=False)
+    alarms = [told["aria-label"] for told in page.all("section") if told.get("class") == "alarm"]
+    assert alarms == ["Alarm: drift", "Alarm: buckets", "Alarm: unfinished"]
+    assert "s3://far/ SlowDown" in page.section("coverage").text
+    assert "2 items were not looked at" in page.text

@@ -119,5 +119,5 @@ def test_the_page_says_why_it_opened_no_file() -> None:
     sources = [LocalStorage(Path("/here"))]
     suspects = [replace(here, input=sources[0].root), replace(here, input="/elsewhere")]
     told = [seen.problem for seen in revisit(suspects, sources, OPTIONS.faces, LimitOptions())]
-    assert told[0] == "scored under another name on an earlier night"
+    assert told[0] == "the frames of other, scored on an earlier night, are not there any more"
     assert "this one does not look at /elsewhere" in told[1]

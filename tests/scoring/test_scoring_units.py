@@ -1,6 +1,7 @@
 """From a unit's items to its commit: aggregation, files, and who may write."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -11,15 +12,17 @@ import pytest
 
 from batch.faces.options import FaceOptions
 from batch.model.aggregate import Aggregation
-from batch.records import Reason
+from batch.records import Reason, VideoRef, VideoResult
 from batch.scoring.close import remove_orphans
 from batch.scoring.commit import commit_keys, read_commits
+from batch.scoring.look import look
 from batch.scoring.records import Item, Looked, ScoringOptions
 from batch.scoring.runs import check_free, claimed, new_claim, read_claim
 from batch.scoring.summary import CommitSums, ScoreSummary, read_history, write_summary
 from batch.scoring.tables import Recipe, unit_tables
 from batch.scoring.units import UNIT_FRAMES, cut_units, make_unit
 from batch.scoring.write import write_unit
+from batch.storage.base import AccessError, DeniedError
 from batch.storage.local import LocalStorage
 from tests.support.scored import claim, face, looked, recipe, record
 
@@ -190,3 +193,40 @@ def test_a_summary_is_kept_for_later_runs(sink: LocalStorage, tmp_path: Path) ->
     told = json.loads(sink.read("summary.json"))
     assert told["total"]["coverage"] == told["inputs"][str(tmp_path / "bucket")]["coverage"] == 1.0
     assert read_history(sink, last=3) == [summary]
+
+
+def refusing(*keys: str) -> Callable[[VideoRef], VideoResult]:
+    """What looks at an item, where a store refuses some."""
+
+    def extract(video: VideoRef) -> VideoResult:
+        if video.key in keys:
+            raise DeniedError(f"{video.key}: AccessDenied")
+        return VideoResult(video=video, reason=Reason.NO_FACE)
+
+    return extract
+
+
+def test_an_object_that_is_denied_costs_itself_alone() -> None:
+    items = [item(key) for key in ("a.jpg", "b.jpg", "c.jpg")]
+    unit = make_unit(items, "s")
+    seen, taken = look(unit, refusing("a.jpg", "c.jpg"), 8, keep_encoded=False)
+    assert [each.reason for each in seen.results] == [Reason.STORAGE_ERROR, Reason.NO_FACE, Reason.STORAGE_ERROR]
+    assert (taken, seen.results[0].detail) == (3, "a.jpg: AccessDenied")
+
+
+def test_a_unit_of_which_nothing_may_be_read_says_so_unless_others_of_its_input_may() -> None:
+    unit = make_unit([item("a.jpg"), item("b.jpg")], "s")
+    with pytest.raises(DeniedError, match=r"a\.jpg: AccessDenied"):
+        look(unit, refusing("a.jpg", "b.jpg"), 8, keep_encoded=False)
+    seen, _ = look(unit, refusing("a.jpg", "b.jpg"), 8, keep_encoded=False, is_readable=True)
+    assert {each.reason for each in seen.results} == {Reason.STORAGE_ERROR}
+
+
+def test_wrong_credentials_are_no_outcome() -> None:
+    def extract(video: VideoRef) -> VideoResult:
+        if video.key == "b.jpg":
+            raise AccessError("ExpiredToken")
+        return VideoResult(video=video, reason=Reason.NO_FACE)
+
+    with pytest.raises(AccessError, match="ExpiredToken"):
+        look(make_unit([item("a.jpg"), item("b.jpg")], "s"), extract, 8, keep_encoded=False, is_readable=True)

@@ -6,11 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from batch.storage.base import AccessError, ChangedObjectError, MissingObjectError, StorageError
+from batch.storage.base import AccessError, ChangedObjectError, DeniedError, MissingObjectError, StorageError
 from batch.storage.open import probe_put_if_absent
 from batch.storage.s3 import S3Options, S3Storage
+from batch.storage.s3_client import storage_errors
 from tests.support.faulty_s3 import FaultyS3, serving
 from tests.support.seaweed import S3Server
 
@@ -168,7 +170,7 @@ def test_who_may_only_read(s3_bucket: str, s3_server: S3Server, aws_environment:
         lambda: storage.put("b", b"1"),
         lambda: storage.delete("a"),
     ):
-        with pytest.raises(AccessError, match="AccessDenied"):
+        with pytest.raises(DeniedError, match="AccessDenied"):
             action()
 
 
@@ -196,3 +198,11 @@ def test_threads_share_a_store(s3_bucket: str) -> None:
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(write, range(16)))
     assert [storage.read(item.key) for item in storage.list()] == [b"%d" % number for number in range(16)]
+
+
+def test_an_archived_object_is_a_fault_of_its_own() -> None:
+    """Its status is that of a missing permission."""
+    answer = {"Error": {"Code": "InvalidObjectState"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+    with pytest.raises(StorageError, match=r"s3://b/k: InvalidObjectState") as caught, storage_errors("s3://b/k"):
+        raise ClientError(answer, "GetObject")  # type: ignore[arg-type]
+    assert not isinstance(caught.value, AccessError)

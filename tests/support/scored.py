@@ -68,8 +68,8 @@ def record(
     **changes: object,
 ) -> list[UnitReport]:
     """Commits items as run `run`, all with the same logit but for those with a reason."""
-    claim(sink, run, night=night)
     made = recipe(source, run, options, night=night.isoformat(), **changes)
+    claim(sink, run, night=night, bundle=made.bundle, options=made.options)
     reports = []
     for unit in cut_units(items, 2, "test"):
         seen = looked(unit.items, reasons or {})
