@@ -207,7 +207,12 @@ def _tell(
         bundle=bundle,
         evaluations=[evaluation],
         pictures=pictures,
-        options={"bundle": bundle.uri, "faces": ", ".join(options.places[1:]), "versions": installed_versions()},
+        options={
+            "bundle": bundle.uri,
+            "split it was trained on": bundle.manifest.split_digest,
+            "faces": ", ".join(options.places[1:]),
+            "versions": installed_versions(),
+        },
         mistakes=mistakes,
         crops=crops_of(index, mistakes) if pictures else None,
         warning=warning,
@@ -215,6 +220,7 @@ def _tell(
     output.put(PREDICTIONS, zstd_parquet(table))
     summary = {
         "bundle_digest": bundle.digest,
+        "split_digest": bundle.manifest.split_digest,
         "predictions_digest": digest_of([float(value) for value in scores.logits]),
         "seen_faces": len(seen.rows),
         "metrics": {"evaluated": evaluation.headline()},

@@ -98,11 +98,7 @@ def train_on_ray(ray: Any, work: Work, placement: Placement, tell: Callable[[Tol
         trainer = _trainer(work.fit.backend)(
             _train,
             train_loop_config={"work": work, "board": board.actor},
-            scaling_config=settings.ScalingConfig(
-                num_workers=placement.workers,
-                use_gpu=placement.gpus > 0,
-                resources_per_worker={"CPU": placement.cpus, **({"GPU": placement.gpus} if placement.gpus else {})},
-            ),
+            scaling_config=settings.ScalingConfig(**scaling(work.fit.backend, placement)),
             run_config=settings.RunConfig(
                 name=CHECKPOINTS,
                 storage_path=placement.storage_path,
@@ -121,6 +117,22 @@ def train_on_ray(ray: Any, work: Work, placement: Placement, tell: Callable[[Tol
         if trained is None:
             raise RuntimeError(board.why_failed() or "training ended without a model")
     return trained
+
+
+def scaling(backend: str, placement: Placement) -> dict[str, Any]:
+    """How many workers, what each gets, and where, as Ray Train's `ScalingConfig` takes it.
+
+    Ray 2.60's JaxTrainer counts a worker's GPUs as whole numbers from 0 on, whichever Ray gave it: so on GPUs each of
+    its workers has a node to itself.
+    """
+    gpus = int(placement.gpus) if placement.gpus == int(placement.gpus) else placement.gpus
+    apart = backend == "jax" and gpus and placement.workers > 1
+    return {
+        "num_workers": placement.workers,
+        "use_gpu": gpus > 0,
+        "resources_per_worker": {"CPU": placement.cpus, **({"GPU": gpus} if gpus else {})},
+        "placement_strategy": "STRICT_SPREAD" if apart else "PACK",
+    }
 
 
 def _trainer(backend: str) -> Any:

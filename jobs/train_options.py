@@ -59,7 +59,8 @@ class TrainOptions:
     batch_size: int = _DATA.batch_size
     """Faces of one step, over all workers."""
     balance: Literal["downsample", "weights", "none"] = _DATA.balance
-    """downsample: fakes are drawn anew each epoch to the number of reals; weights: classes weigh the same."""
+    """downsample: each epoch draws as many fakes as there are reals, of those that --max-faces lets in; weights:
+    classes weigh the same."""
     max_faces: Annotated[int | None, tyro.conf.arg(metavar="N|None")] = _DATA.max_faces
     """Most faces that the run trains on, half of each class where it can be."""
     augment: Literal["reference", "robust", "none"] = _DATA.augment
@@ -236,6 +237,7 @@ class TrainOptions:
                 f"resources: got {self.gpus_per_worker} GPUs and {self.cpus_per_worker} cores a worker, expected 0 or "
                 "more and 1 or more"
             )
+        self._check_gpus(self.gpus_per_worker)
         check_slices(self.slices)
         if not 0 < self.prevalence < 1:
             raise ValueError(f"prevalence: got {self.prevalence}, expected a share between 0 and 1")
@@ -243,4 +245,17 @@ class TrainOptions:
             raise ValueError(
                 f"got max failures {self.max_failures} and keep checkpoints {self.keep_checkpoints}, expected 0 or "
                 "more and 1 or more"
+            )
+
+    def _check_gpus(self, gpus: float) -> None:
+        """Refuses shares of a GPU, and places, that the backend cannot train on. `gpus`: of each worker."""
+        if gpus != int(gpus) and (self.workers > 1 or self.backend == "jax"):
+            raise ValueError(
+                f"GPUs: got {gpus:g} for each of {self.workers} workers with {self.backend}, expected a whole number: "
+                "only a single worker with tensorflow can take a share of one"
+            )
+        if self.backend == "jax" and gpus and self.workers > 1 and self.address is None:
+            raise ValueError(
+                f"workers: got {self.workers} with jax on the GPUs of one machine, expected one worker a machine with "
+                f"all of them: --workers 1 --gpus-per-worker {self.workers * gpus:g}"
             )

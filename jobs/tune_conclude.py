@@ -140,6 +140,7 @@ def conclude_tuning(
         "trials": counts,
         "configurations": len(configurations),
         "metric": options.metric,
+        "split_digest": prepared.split.digest,
         "best": {
             "configuration": best.id,
             "name": best.name,
@@ -257,7 +258,7 @@ def _write_page(
 ) -> None:
     from batch.reports.tune import TuneReport, write_tune_report
 
-    options = search.options
+    options, split = search.options, SplitTable.from_parquet(output.read(SPLITS))
     report = TuneReport(
         title=f"Tuning on {run.input}",
         metric=options.metric,
@@ -268,8 +269,8 @@ def _write_page(
         names=search.names,
         effects=effects(configurations, search.names, options.metric, search.grid.followers),
         test=judged.get("metrics", {}).get(str(Split.TEST), {}),
-        splits=SplitTable.from_parquet(output.read(SPLITS)).counts(),
+        splits=split.counts(),
         features_seconds=search.features_seconds,
-        options={**run.shaping, "versions": dict(run.versions)},
+        options={**run.shaping, "split_digest": split.digest, "versions": dict(run.versions)},
     )
     write_tune_report(output, report, key=REPORT)

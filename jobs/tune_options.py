@@ -118,3 +118,5 @@ class TuneOptions(TrainOptions):
                 f"resources per trial: received {self.resources_per_trial!r} for {self.workers} workers, expected a "
                 "multiple of their number of cores"
             )
+        if self.workers > 1:
+            self._check_gpus(self.resources.gpus / self.workers)

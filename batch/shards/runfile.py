@@ -15,7 +15,7 @@ from batch.storage.base import MissingObjectError, Storage
 RUN = "run.json"
 _PACKAGES = (
     "fakesift", "ray", "av", "opencv-python", "opencv-python-headless", "dlib", "dlib-bin", "face-recognition",
-    "ai-edge-litert", "numpy", "pyarrow", "boto3",
+    "ai-edge-litert", "numpy", "pyarrow", "boto3", "keras", "tensorflow", "jax", "scikit-learn",
 )  # fmt: skip
 
 
@@ -36,7 +36,7 @@ class RunFile:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that touch the pixels or the files."""
+    """Versions of Python and of the packages that touch pixels, scores or files."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for name in _PACKAGES:
         try:

@@ -4,16 +4,17 @@
     python tests/benchmarks/train_speed.py --model cnn --side 128 --faces 512
 
 `step` feeds one decoded batch of uint8 pixels again and again: transfer, augmentation, gradient, optimizer. `input`
-reads and decodes without training. `job` is the fastest epoch but the first (which compiles) of `fit` itself, shards to
-weights, without validation.
-Faces are drawn noise in shards of PNG crops in a temporary folder, kept in memory after the first epoch. Workers are
-processes on this machine, each with its share of the cores, or with a GPU of its own; two on a machine of few cores
-show what sharing costs and not what a second machine gains. Images are counted over all workers.
+reads and decodes without training. `job` is `fakesift train` as a command, on Ray Train: the fastest epoch after the
+first (which compiles) in its `history.csv`, validation apart; `exit` is the whole command's seconds, from the start of
+Ray to the report. Faces are drawn in shards of PNG crops in a temporary folder, kept in memory after the first epoch.
+Workers are processes on this machine, each with its share of the cores, or with a GPU of its own; two on a machine of
+few cores show what sharing costs and not what a second machine gains. Images are counted over all workers.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import shutil
@@ -24,21 +25,26 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from batch.model.fit.engine import Engine  # noqa: E402
+from batch.faces.options import CropOptions, FaceOptions  # noqa: E402
+from batch.model.fit.engine import Engine, open_engine, use_backend  # noqa: E402
+from batch.model.fit.options import FitOptions  # noqa: E402
+from batch.model.index import load_index  # noqa: E402
+from batch.model.network import NetworkOptions  # noqa: E402
 from batch.model.plan import DataOptions, EpochPlan, plan_epoch  # noqa: E402
 from batch.model.reader import FaceReader  # noqa: E402
-from batch.model.records import Batch  # noqa: E402
+from batch.model.records import Batch, Split  # noqa: E402
+from batch.model.split import SplitOptions, make_split  # noqa: E402
 from batch.storage.local import LocalStorage  # noqa: E402
 from cluster.nodes import free_ports  # noqa: E402
-from tests.support.face_shards import write_index  # noqa: E402
+from tests.support.face_outputs import fake, picture, real, write_output  # noqa: E402
 from tests.support.fit_run import environment_of, join  # noqa: E402
 
 SHARD_FACES = 64
+HELD_OUT = 8
+"""Faces to validate and as many to test the job on."""
 REPEATS = 3
 """Of these the fastest counts: other work on the machine only ever makes a measurement slower."""
 
@@ -50,8 +56,6 @@ class Task:
     model: str
     side: int
     batch: int
-    faces: int
-    epochs: int
     augment: str
     backend: str
     workers: int
@@ -66,44 +70,40 @@ class Speeds:
 
     step: float
     input: float
-    job: float
     device: str
 
 
+def write_faces(folder: str, faces: int, side: int) -> None:
+    """An output of preprocessing with so many faces to train on, half of them fakes."""
+    clips = []
+    for number in range(faces // 2 + HELD_OUT):
+        split = "train" if number < faces // 2 else "val" if number % 2 else "test"
+        name = f"real{number:05d}.mp4"
+        clips.append(real(name, split=split, crops=[picture(2 * number, side)]))
+        clips.append(fake(f"fake{number:05d}.mp4", name, split=split, crops=[picture(2 * number + 1, side)]))
+    write_output(LocalStorage(folder), clips, options=FaceOptions(crop=CropOptions(crop_size=side)), a_unit=SHARD_FACES)
+
+
 def measure(task: Task) -> Speeds:
-    """In a worker's process: the whole job first, then its engine's bare step, then the reader alone."""
+    """In a worker's process: the engine's bare step, then the reader alone."""
+    use_backend(task.backend)
     join(task.rank, task.workers, task.port)
     from batch.model.augment import augmentation
-    from batch.model.fit.feed import ReaderFeed
-    from batch.model.fit.loop import fit
-    from batch.model.fit.options import FitOptions
-    from batch.model.network import NetworkOptions
 
-    labels = [[row % 2 for row in range(SHARD_FACES)]] * (task.faces // SHARD_FACES)
-    index = write_index(LocalStorage(task.folder), labels, task.side)
+    options, network = FitOptions(backend=task.backend), NetworkOptions(model=task.model, weights="none")
+    engine = open_engine(network, task.side, options, augmentation(task.augment))
+    index = load_index([LocalStorage(task.folder)])
+    rows = make_split(index, SplitOptions(by="given")).rows(Split.TRAIN)
     data = DataOptions(batch_size=task.batch, augment=task.augment)
-    rows = np.arange(index.table.num_rows)
     threads = max(1, (os.cpu_count() or 1) // task.workers)
     with FaceReader(index, data, task.rank, task.workers, threads=threads) as reader:
-        feed = ReaderFeed(reader, index, rows, None, data)
-        options = FitOptions(backend=task.backend, epochs=task.epochs, checkpoint_minutes=None)
-        network = NetworkOptions(model=task.model, weights="none")
-        augment = augmentation(task.augment)
-        result = fit(network, feed, options, augment=augment)
-
-        plan = plan_epoch(index, rows, data, task.epochs)
+        plan = plan_epoch(index, rows, data, 1)
         batch = next(reader.batches(plan, 1, training=True))
-        result.engine.open_stage("whole")
-        float(result.engine.train_step(batch, 1e-4, 0.0))
-        step_s = min(timed_steps(result.engine, batch, max(3, plan.steps)) for _ in range(REPEATS))
-
-        input_s = min(timed_input(reader, plan, task.epochs) for _ in range(REPEATS))
-    return Speeds(
-        step=task.batch / step_s,
-        input=plan.faces / input_s,
-        job=max(record.images_per_second for record in result.history[1:]),
-        device=device_name(task.backend),
-    )
+        engine.open_stage("whole")
+        float(engine.train_step(batch, 1e-4, 0.0))
+        step_s = min(timed_steps(engine, batch, max(3, plan.steps)) for _ in range(REPEATS))
+        input_s = min(timed_input(reader, plan, 1) for _ in range(REPEATS + 1))
+    return Speeds(step=task.batch / step_s, input=plan.faces / input_s, device=device_name(task.backend))
 
 
 def timed_steps(engine: Engine, batch: Batch, steps: int) -> float:
@@ -136,16 +136,15 @@ def device_name(backend: str) -> str:
     return str(tf.config.experimental.get_device_details(found[0]).get("device_name")) if found else cpu
 
 
-def measured(given: argparse.Namespace, backend: str, workers: int, device: str) -> Speeds:
+def bare(given: argparse.Namespace, backend: str, workers: int, device: str, folder: str) -> Speeds:
     """Starts the worker processes and takes the first one's figures."""
     ports = free_ports(workers)
     with tempfile.TemporaryDirectory() as scratch:
         processes = []
         for rank in range(workers):
             task = Task(
-                model=given.model, side=given.side, batch=given.batch, faces=given.faces, epochs=given.epochs,
-                augment=given.augment, backend=backend, workers=workers, rank=rank, port=ports[0],
-                folder=str(Path(scratch, f"faces{rank}")),
+                model=given.model, side=given.side, batch=given.batch, augment=given.augment, backend=backend,
+                workers=workers, rank=rank, port=ports[0], folder=folder,
             )  # fmt: skip
             environment = {**os.environ, **environment_of(backend, rank, ports, device)}
             cores = max(1, (os.cpu_count() or 1) // workers)
@@ -160,6 +159,24 @@ def measured(given: argparse.Namespace, backend: str, workers: int, device: str)
             if process.returncode:
                 raise RuntimeError(errors[-3000:])
         return Speeds(**json.loads(Path(scratch, "0.json").read_text()))
+
+
+def job(given: argparse.Namespace, backend: str, workers: int, device: str, folder: str) -> tuple[float, float]:
+    """Images/s of the fastest epoch but the first of `fakesift train`, and the command's seconds."""
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [
+            *(sys.executable, "-m", "jobs.cli", "train", folder, f"{scratch}/model", "--split", "given"),
+            *("--model", given.model, "--weights", "none", "--augment", given.augment, "--backend", backend),
+            *("--batch-size", given.batch, "--epochs", given.epochs, "--max-faces", given.faces),
+            *("--workers", workers, "--gpus-per-worker", int(device == "cuda")),
+        ]
+        started = time.perf_counter()
+        done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(done.stderr[-3000:])
+        with Path(scratch, "model", "history.csv").open() as file:
+            rates = [float(row["images_per_second"]) for row in csv.DictReader(file)]
+        return max(rates[1:]), time.perf_counter() - started
 
 
 def main() -> None:
@@ -180,18 +197,21 @@ def main() -> None:
     if given.task:
         Path(given.out).write_text(json.dumps(measure(Task(**json.loads(given.task))).__dict__))
         return
+    if given.epochs < 2:
+        parser.error(f"--epochs: received {given.epochs}, expected 2 or more: the first one compiles")
     print(f"{given.model}, {given.side} px, global batch {given.batch}, augment {given.augment}, {given.faces} faces")
-    print(
-        f"{'backend':<12} {'workers':>7} {'step':>9} {'input':>9} {'job':>9} {'job/step':>9} {'input/step':>10}  device"
-    )
-    for backend in given.backends:
-        for workers in given.workers:
-            found = measured(given, backend, workers, device)
-            print(
-                f"{backend:<12} {workers:>7} {found.step:>9.1f} {found.input:>9.1f} {found.job:>9.1f} "
-                f"{found.job / found.step:>8.0%} {found.input / found.step:>9.1f}x  {found.device}"
-            )
-            sys.stdout.flush()
+    print(f"{'backend':<12} {'workers':>7} {'step':>9} {'input':>9} {'job':>9} {'job/step':>9} {'exit':>7}  device")
+    with tempfile.TemporaryDirectory() as folder:
+        write_faces(folder, given.faces, given.side)
+        for backend in given.backends:
+            for workers in given.workers:
+                alone = bare(given, backend, workers, device, folder)
+                rate, seconds = job(given, backend, workers, device, folder)
+                print(
+                    f"{backend:<12} {workers:>7} {alone.step:>9.1f} {alone.input:>9.1f} {rate:>9.1f} "
+                    f"{rate / alone.step:>9.0%} {seconds:>5.0f} s  {alone.device}"
+                )
+                sys.stdout.flush()
 
 
 if __name__ == "__main__":

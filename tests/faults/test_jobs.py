@@ -144,6 +144,7 @@ def test_credentials_that_expire_end_the_job_and_the_next_run_finishes_it(place:
     assert place.faces("expired") == place.faces("calm")
 
 
+@pytest.mark.soak
 def test_a_store_that_is_gone_for_good_ends_the_job_and_the_next_run_finishes_it(place: Place) -> None:
     sink = place.store("gone")
     with proxying(place.server.endpoint) as proxy:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch.faces.options import CropOptions, FaceOptions
+from batch.model.split import SplitTable
 from batch.storage.local import LocalStorage
 from batch.storage.s3 import S3Options, S3Storage
 from jobs.train import train
@@ -100,7 +101,10 @@ def test_it_learns_and_leaves_a_bundle_that_accounts_for_itself(calm: Path) -> N
     assert summary["metrics"]["test"]["videos"]["auc"][0] > 0.95
     bundle = json.loads((calm / "bundle/bundle.json").read_text())
     assert bundle["digest"] == summary["bundle_digest"]
-    assert bundle["split_digest"] and bundle["data_digest"]
+    split = SplitTable.from_parquet((calm / "splits.parquet").read_bytes())
+    assert bundle["split_digest"] == summary["split_digest"] == split.digest
+    assert bundle["data_digest"]
+    assert {"keras", "tensorflow"} <= set(bundle["versions"])
     table = pq.read_table(calm / "predictions.parquet")
     assert set(table["split"].to_pylist()) == {"validation", "test"}
     assert table.num_rows == sum(sum(summary["splits"][name].values()) for name in ("validation", "test"))
@@ -206,6 +210,10 @@ def test_bad_input_is_named_before_anything_is_written(faces: Path, tmp_path: Pa
     assert "workers: got 17" in refused(faces, output, workers=17)
     assert "lies inside" in refused(faces, faces / "model")
     assert "epochs: got 0 for cnn without weights" in refused(faces, output, epochs=0)
+    assert "GPUs: got 0.5 for each of 2 workers" in refused(faces, output, workers=2, gpus_per_worker=0.5)
+    assert "GPUs: got 0.5 for each of 1 workers with jax" in refused(faces, output, backend="jax", gpus_per_worker=0.5)
+    apart = refused(faces, output, backend="jax", workers=2, gpus_per_worker=1)
+    assert "expected one worker a machine with all of them: --workers 1 --gpus-per-worker 2" in apart
     assert "bad unfreeze: received 9, expected 'whole' or 1 to" in refused(faces, output, unfreeze=9)
     assert "unknown model: received 'vgg'" in str(_error(lambda: TrainOptions(model="vgg").shaping()))
     assert not output.exists()
