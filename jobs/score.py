@@ -16,6 +16,7 @@ from typing import Any
 from batch.ahead import mapped_ahead
 from batch.model.bundle import load_bundle
 from batch.scoring.commit import ScoreCommit, commit_keys, read_commits
+from batch.scoring.digests import place_secret
 from batch.scoring.index import COLUMNS, LedgerIndex, Sought
 from batch.scoring.ledger import ledger_tables, open_runs, read_ledger_files, rows_of
 from batch.scoring.listing import refuse_overlaps
@@ -88,7 +89,7 @@ def _prepare(options: ScoreOptions) -> Night:
     rows = mapped_ahead(lambda commit: rows_of(sink, commit), read_commits(sink, sorted(known)))
     sought = Sought.of(bundle.digest, scoring, options.when())
     index = LedgerIndex(itertools.chain(ledger_tables(sink, files, COLUMNS), rows), sought)
-    planner = Planner(inputs, index, options.plan(), load_purged(sink))
+    planner = Planner(inputs, index, options.plan(), load_purged(sink), place_secret(sink))
     return Night(
         options=options, bundle=bundle, scoring=scoring, inputs=inputs, sink=sink, last=last, files=files,
         open_runs=runs, known=known, is_first=not len(index), planner=planner,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from batch.scoring.listing import media_of
-from batch.storage.base import Storage, StorageError
+from batch.storage.base import MissingObjectError, Storage, StorageError
 from batch.storage.ranged import RangedFile
 
 DIGEST_BYTES = 16
@@ -24,6 +25,8 @@ _WHOLE_OBJECT = re.compile(r"[0-9a-f]{32}")
 _END_BYTES = 64 << 10
 _PROBE_BYTES, _PROBES, _PROBES_BESIDE_CHECKSUM = 8 << 10, 6, 1
 _MERGE_AT = 1 << 16
+PLACES = "places.key"
+"""Under OUTPUT: see `place_secret`."""
 
 
 def digest16(*parts: str | bytes) -> bytes:
@@ -79,7 +82,19 @@ class DigestSet:
         return True
 
 
-def fingerprint(storage: Storage, key: str, size_bytes: int, etag: str) -> bytes | None:
+def place_secret(sink: Storage) -> bytes:
+    """What decides where contents are looked into: random, made once for an OUTPUT and kept there.
+
+    Were the places known, a fake could be made that equals a harmless file in all of them, and take its score.
+    """
+    try:
+        return sink.read(PLACES)
+    except MissingObjectError:
+        sink.put_if_absent(PLACES, secrets.token_bytes(32))
+        return sink.read(PLACES)
+
+
+def fingerprint(storage: Storage, key: str, size_bytes: int, etag: str, secret: bytes = b"") -> bytes | None:
     """16 bytes, equal for objects of equal content that are looked at in the same way; None where one cannot be read.
 
     A clip that is called a picture is `unreadable`, and under its own name it is not: so what the name says is part
@@ -87,21 +102,24 @@ def fingerprint(storage: Storage, key: str, size_bytes: int, etag: str) -> bytes
     alone may be forged: a harmless file can be made together with a fake that has the same one (Stevens 2009).
     """
     checksum = etag if not storage.is_local and _WHOLE_OBJECT.fullmatch(etag) else ""
-    looked = sampled(storage, key, size_bytes, etag, probes=_PROBES_BESIDE_CHECKSUM if checksum else _PROBES)
+    probes = _PROBES_BESIDE_CHECKSUM if checksum else _PROBES
+    looked = sampled(storage, key, size_bytes, etag, probes, secret)
     return None if looked is None else digest16(media_of(key), checksum, looked)
 
 
-def sampled(storage: Storage, key: str, size_bytes: int, etag: str, probes: int = _PROBES) -> bytes | None:
+def sampled(
+    storage: Storage, key: str, size_bytes: int, etag: str, probes: int = _PROBES, secret: bytes = b""
+) -> bytes | None:
     """Digest of the size, of both ends, where a container keeps its index (the sizes of all packets, in an MP4), and
-    of `probes` places between them; of the whole object if it is small. None where it cannot be read.
+    of `probes` places between them that `secret` draws; of the whole object if it is small. None where it cannot be
+    read.
 
     With six, 192 KB and eight requests at most.
     """
     file = RangedFile(storage, key, size_bytes, etag, block_bytes=_PROBE_BYTES)
     spans = [(0, size_bytes)]
     if size_bytes > 4 * _END_BYTES:
-        step = (size_bytes - 2 * _END_BYTES) // (probes + 1)
-        between = [(_END_BYTES + step * (number + 1), _PROBE_BYTES) for number in range(probes)]
+        between = [(start, _PROBE_BYTES) for start in _drawn(size_bytes, probes, secret)]
         spans = [(0, _END_BYTES), *between, (size_bytes - _END_BYTES, _END_BYTES)]
     made = hashlib.blake2b(b"sampled%d" % size_bytes, digest_size=DIGEST_BYTES)
     try:
@@ -111,3 +129,14 @@ def sampled(storage: Storage, key: str, size_bytes: int, etag: str, probes: int 
     except StorageError:
         return None
     return made.digest()
+
+
+def _drawn(size_bytes: int, probes: int, secret: bytes) -> list[int]:
+    """Beginnings of probes between the ends, one drawn in each of so many equal parts; block by block."""
+    part = (size_bytes - 2 * _END_BYTES) // probes
+    room = max(1, part // _PROBE_BYTES)
+    starts = []
+    for number in range(probes):
+        drawn = hashlib.blake2b(b"%d %d" % (size_bytes, number), key=secret, digest_size=8).digest()
+        starts.append(_END_BYTES + part * number + int.from_bytes(drawn) % room * _PROBE_BYTES)
+    return starts

@@ -46,10 +46,15 @@ class Planner:
     """Walks the INPUTs once. Its counts are whole when `items` has ended."""
 
     def __init__(
-        self, inputs: Sequence[Storage], index: LedgerIndex, options: PlanOptions, purged: Purged | None = None
+        self,
+        inputs: Sequence[Storage],
+        index: LedgerIndex,
+        options: PlanOptions,
+        purged: Purged | None = None,
+        secret: bytes = b"",
     ) -> None:
-        """`purged` is what was taken down from OUTPUT, and is not looked at again."""
-        self._inputs, self._index, self._options = inputs, index, options
+        """`purged` is what was taken down from OUTPUT, and is not looked at again; `secret` is `place_secret`'s."""
+        self._inputs, self._index, self._options, self._secret = inputs, index, options, secret
         self._purged = purged or Purged()
         self.listed: Counter[str] = Counter()
         """Media objects by INPUT."""
@@ -123,6 +128,6 @@ class Planner:
 
         def marked(item: Item) -> Item:
             source = self._inputs[item.input]
-            return replace(item, fingerprint=fingerprint(source, item.key, item.size_bytes, item.etag))
+            return replace(item, fingerprint=fingerprint(source, item.key, item.size_bytes, item.etag, self._secret))
 
         return mapped_ahead(marked, items, threads=_READERS, ahead=_READ_AHEAD)

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from batch.faces.options import FaceOptions
 from batch.records import Reason, StoredObject
-from batch.scoring.digests import fingerprint, sampled
+from batch.scoring.digests import fingerprint, place_secret, sampled
 from batch.scoring.index import LedgerIndex, Sought
 from batch.scoring.ledger import committed_rows, ledger_tables, open_runs, read_ledger_files
 from batch.scoring.plan import Planner, PlanOptions
@@ -93,6 +94,38 @@ def test_a_checksum_alone_is_not_believed(tmp_path: Path) -> None:
     assert fingerprint(store, "absent.mp4", 10, MD5) is None
     assert fingerprint(store, "a.mp4", len(LARGE), MD5[::-1]) != marks["a.mp4"]
     assert sampled(store, "a.mp4", len(LARGE), MD5) == sampled(store, "copy/a.mp4", len(LARGE), MD5)
+
+
+def test_nobody_knows_where_contents_are_looked_into(sink: LocalStorage, bucket: LocalStorage) -> None:
+    """A file that equals a harmless one wherever somebody without the secret looks, and nowhere else."""
+    secret = place_secret(sink)
+    assert (place_secret(sink), len(secret)) == (secret, 32), "kept"
+    size = 4_000_000
+    harmless = np.random.default_rng(0).bytes(size)
+    forged = bytearray(b"x" * size)
+    bucket.put("harmless.mp4", harmless)
+    seen = Recorded(bucket.root)
+    known = fingerprint(seen, "harmless.mp4", size, stored(bucket, "harmless.mp4"))
+    for start, length in seen.spans:
+        forged[start : start + length] = harmless[start : start + length]
+    bucket.put("forged.mp4", bytes(forged))
+    assert fingerprint(bucket, "forged.mp4", size, stored(bucket, "forged.mp4")) == known
+    one, other = (
+        fingerprint(bucket, name, size, stored(bucket, name), secret) for name in ("harmless.mp4", "forged.mp4")
+    )
+    assert one != other
+
+
+class Recorded(LocalStorage):
+    """A store that notes what is read of it."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root)
+        self.spans: list[tuple[int, int]] = []
+
+    def read_range(self, key: str, start: int, length: int, *, etag: str | None = None) -> bytes:
+        self.spans.append((start, length))
+        return super().read_range(key, start, length, etag=etag)
 
 
 @pytest.mark.slow
