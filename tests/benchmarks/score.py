@@ -208,7 +208,7 @@ def _through_ray_data(ray: Any, bundle: Any, shared: Any, options: Any, units: l
             return {"crops": report.commit.crops}
 
     def look(row: dict[str, Any]) -> dict[str, Any]:
-        _, looked = look_task(shared, pickle.loads(row["unit"]))
+        _, looked = look_task(shared, pickle.loads(row["unit"]), is_readable=False)
         bare = type(looked)(**{**_fields(looked), "crops": None})
         return {"unit": row["unit"], "looked": pickle.dumps(bare), "crops": looked.crops}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batch.faces.options import FaceOptions
-from batch.records import Reason
+from batch.records import Reason, StoredObject
 from batch.scoring.digests import DigestSet, digest16, fingerprint, sampled
 from batch.scoring.index import LedgerIndex, Sought
 from batch.scoring.ledger import committed_rows, ledger_tables, open_runs, read_ledger_files, write_ledger
@@ -18,6 +18,7 @@ from batch.scoring.plan import Planner, PlanOptions
 from batch.scoring.records import Item, ScoringOptions, Why
 from batch.storage.base import AccessError
 from batch.storage.local import LocalStorage
+from tests.benchmarks.score import MadeUpListing, ledger_of
 from tests.support.scored import claim, record
 
 MONDAY, TUESDAY = date(2026, 3, 2), date(2026, 3, 3)
@@ -214,6 +215,25 @@ def test_fingerprints_tell_contents_apart(tmp_path: Path) -> None:
         marks.append(one)
     assert len(set(marks)) >= len(contents) - 1  # one changed byte between the places that are looked at may pass
     assert sampled(store, "absent", 10, "e") is None
+
+
+def test_a_large_ledger_takes_some_bytes_an_object_and_its_listing_streams() -> None:
+    class Counted(MadeUpListing):
+        listed = 0
+
+        def list(self, prefix: str = "") -> Iterator[StoredObject]:
+            for item in super().list(prefix):
+                self.listed += 1
+                yield item
+
+    bucket = Counted(20_000)
+    index = LedgerIndex(ledger_of(bucket.objects, "b", OPTIONS.digest()), Sought.of("b", OPTIONS, TUESDAY))
+    assert len(index) == 19_800
+    assert index.state_bytes < 120 * len(index)
+    found = Planner([bucket], index, PlanOptions()).items()
+    first = next(found)
+    assert (first.why, bucket.listed < 10_000) == (Why.CHANGED, True), "one in a hundred is read ahead for, of them 64"
+    assert (sum(1 for _ in found), bucket.listed) == (219, 20_000)
 
 
 def test_a_set_of_digests_holds_what_was_put_in() -> None:
