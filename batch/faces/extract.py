@@ -7,7 +7,7 @@ trained on. A bad file is an outcome, never an exception; what propagates is a b
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -21,7 +21,7 @@ from batch.faces.options import FaceOptions
 from batch.faces.prefetch import Turn, shared_prefetcher
 from batch.faces.track import Tracker
 from batch.records import Cost, Detection, FaceRow, MediaInfo, Reason, VideoRef, VideoResult
-from batch.storage.base import AccessError, Storage, StorageError
+from batch.storage.base import AccessError, DeniedError, Storage, StorageError
 from batch.storage.ranged import RangedFile
 
 
@@ -45,6 +45,30 @@ class Extractor:
         """Starts what is kept from video to video, so that no video's clock and memory pay for it."""
         if not self.source.is_local:
             shared_prefetcher()
+
+
+def extract_each(
+    videos: Iterable[VideoRef], extract: Callable[[VideoRef], VideoResult], *, is_readable: bool = False
+) -> Iterator[VideoResult]:
+    """Looks at videos of one store, in their order.
+
+    One that may not be read is `storage_error` where another could be read, or `is_readable` says that others were:
+    a single object may have a key or a rule of its own.
+
+    Raises:
+        AccessError: where the store refuses access; a DeniedError, at the end, where none of these could be read.
+    """
+    denied: DeniedError | None = None
+    for video in videos:
+        try:
+            result = extract(video)
+        except DeniedError as error:
+            denied = denied or error
+            result = VideoResult(video=video, reason=Reason.STORAGE_ERROR, detail=str(error))
+        is_readable |= result.reason is not Reason.STORAGE_ERROR
+        yield result
+    if denied is not None and not is_readable:
+        raise denied
 
 
 def extract_video(

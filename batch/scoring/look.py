@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from batch.corpus.listing import part_of
-from batch.faces.extract import Extractor
+from batch.faces.extract import Extractor, extract_each
 from batch.records import FaceRow, Reason, VideoRef, VideoResult
 from batch.scoring.records import Looked, ScoreUnit
 from batch.scoring.units import MOST_CROPS
-from batch.storage.base import DeniedError, Storage
+from batch.storage.base import Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +50,7 @@ def look(
 ) -> tuple[Looked, int]:
     """Extracts a unit's items, and says how many of them: fewer than all where `MOST_CROPS` is passed.
 
-    An object that may not be read is `storage_error` where another of the unit could be read, or `is_readable` says
-    that other objects of the INPUT were.
+    `is_readable` says that other objects of the INPUT could be read: see `extract_each`.
 
     Raises:
         AccessError: where the INPUT refuses access; a DeniedError where that may be because of the unit's objects.
@@ -60,22 +59,13 @@ def look(
     seconds: Counter[str] = Counter()
     results: list[VideoResult] = []
     encoded: list[bytes] = []
-    denied: DeniedError | None = None
-    for item in unit.items:
-        video = replace(item.video, part=str(item.input))
-        try:
-            result = extract(video)
-        except DeniedError as error:
-            denied = denied or error
-            result = VideoResult(video=video, reason=Reason.STORAGE_ERROR, detail=str(error))
+    for result in extract_each(videos_of(unit), extract, is_readable=is_readable):
         for stage, spent in result.cost.seconds.items():
             seconds[stage] += spent  # type: ignore[assignment]  # floats add as well
         encoded += [face.image for face in result.faces]
         results.append(_as_listed(result, keep_encoded=keep_encoded))
         if len(encoded) >= MOST_CROPS:
             break
-    if denied is not None and not is_readable and not could_read(results):
-        raise denied
     crops = pixels(encoded, crop_size)
     told = {**seconds, "extract": time.perf_counter() - start}
     return Looked(results=tuple(results), crops=crops, seconds=told), len(results)

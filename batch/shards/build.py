@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from batch.faces.extract import extract_each
 from batch.records import VideoRef, VideoResult, WorkUnit
 from batch.shards.commit import Commit, unit_name
 from batch.shards.write import (
@@ -39,12 +40,14 @@ def build_unit(
 ) -> UnitReport:
     """Calls `extract` for each video of a unit, then writes and commits. Done twice, it leaves what one run leaves.
 
+    Raises an `AccessError` where the store refuses access: see `extract_each`.
+
     Memory: what `extract` takes, the unit's encoded crops, and their Parquet file: three times `units.SHARD_BYTES`.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     seconds: Counter[str] = Counter()
     with _timed(seconds, "wall"):
-        results = [extract(video) for video in unit.videos]
+        results = list(extract_each(unit.videos, extract))
         with _timed(seconds, "write"):
             faces = faces_table(results, source_root, options_digest)
             faces_bytes = parquet_bytes(faces) if faces.num_rows else None

@@ -13,7 +13,7 @@ from batch.faces.options import FaceOptions
 from batch.records import Cost, Reason, VideoRef, VideoResult, WorkUnit
 from batch.shards.build import build_unit
 from batch.shards.commit import read_commits
-from batch.storage.base import AccessError, StorageError
+from batch.storage.base import AccessError, DeniedError, StorageError
 from batch.storage.s3 import S3Options, S3Storage
 from tests.support.fault_proxy import Fault, FaultProxy, Rule, never_accepting, proxying
 from tests.support.seaweed import S3Server
@@ -223,3 +223,17 @@ def test_a_unit_that_cannot_be_written_is_not_committed(scene: Scene) -> None:
     assert list(read_commits(scene.sink)) == []
     scene.proxy.rules = []
     assert build_unit(unit, extract, scene.source.root, scene.sink, "digest").won
+
+
+def test_an_object_that_is_denied_is_a_fault_beside_others_and_alone_a_refusal(scene: Scene) -> None:
+    other = replace(scene.video, key="other.mp4")
+    scene.direct.put(other.key, scene.direct.read(scene.video.key))
+    [listed] = [item for item in scene.direct.list() if item.key == other.key]
+    other = replace(other, etag=listed.etag)
+    extract = Extractor(source=scene.source, options=FIRST)
+    scene.proxy.rules = [Rule(fault="denied", path="other")]
+    with pytest.raises(DeniedError, match=r"other\.mp4: AccessDenied"):
+        build_unit(WorkUnit(id="a", videos=(other,)), extract, scene.source.root, scene.sink, "digest")
+    report = build_unit(WorkUnit(id="b", videos=(other, scene.video)), extract, scene.source.root, scene.sink, "digest")
+    assert report.commit.reasons == {Reason.KEPT: 1, Reason.STORAGE_ERROR: 1}
+    assert [commit.unit for commit in read_commits(scene.sink)] == ["b"]

@@ -170,6 +170,35 @@ def test_evaluate_refuses_what_was_seen_and_both_backends_agree(faces: Path, cal
 
 @pytest.mark.slow
 @pytest.mark.soak
+def test_a_worker_of_jax_that_was_killed_is_made_good(faces: Path, tmp_path: Path) -> None:
+    """The curve is that of a run that nothing disturbed."""
+    marker, found = tmp_path / "killed", []
+    for name, kill in (("calm", None), ("killed", f"1 {STEPS + 3} {marker}")):
+        sabotage = {"PYTHONPATH": SABOTAGE, "FAKESIFT_KILL": kill} if kill else {}
+        options = ("--backend", "jax", "--epochs", 3)
+        done = fakesift("train", faces, tmp_path / name, *TRAIN, *options, **sabotage)
+        assert done.returncode == 0, done.stderr
+        columns = ("loss", "validation_loss", "validation_auc")
+        found.append([[float(row[column]) for column in columns] for row in history(tmp_path / name)])
+    assert marker.exists()
+    np.testing.assert_allclose(*found, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+def test_a_loss_that_is_no_number_ends_the_job_with_one_line(faces: Path, tmp_path: Path) -> None:
+    options = (*TRAIN[:-6], "--split", "part", "--optimizer", "sgd", "--learning-rate", 1e38)
+    done = fakesift("train", faces, tmp_path / "model", *options)
+    assert done.returncode == 1, done.stderr
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("fakesift train:")]
+    assert re.search(r"(loss is (nan|inf)|weights are not finite)", line), done.stderr
+    assert "a smaller learning rate, or clip_norm, may help" in line
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "model/bundle").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.soak
 def test_jax_trains_with_two_workers_and_without_any_fake(tmp_path: Path) -> None:
     reals, output = tmp_path / "reals", tmp_path / "jax"
     write_output(LocalStorage(reals), [clip for clip in clips() if clip.label == 0], a_unit=8)

@@ -59,7 +59,8 @@ def _poison(module: Any) -> None:
 
 def _kill(module: Any) -> None:
     rank, last, marker = os.environ["FAKESIFT_KILL"].split(maxsplit=2)
-    train_step = module.TensorFlowEngine.train_step
+    kind = getattr(module, "TensorFlowEngine", None) or module.JaxEngine
+    train_step = kind.train_step
     steps = 0
 
     def step_or_death(engine: Any, *arguments: Any) -> Any:
@@ -70,10 +71,11 @@ def _kill(module: Any) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return train_step(engine, *arguments)
 
-    module.TensorFlowEngine.train_step = step_or_death
+    kind.train_step = step_or_death
 
 
 if "FAKESIFT_POISON" in os.environ:
     sys.meta_path.insert(0, _Wrapper("batch.faces.decode", _poison))
 if "FAKESIFT_KILL" in os.environ:
-    sys.meta_path.insert(0, _Wrapper("batch.model.fit.tensorflow", _kill))
+    for backend in ("tensorflow", "jax"):
+        sys.meta_path.insert(0, _Wrapper(f"batch.model.fit.{backend}", _kill))
