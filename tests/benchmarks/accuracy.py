@@ -8,8 +8,9 @@
 `swaps.py` makes the data from the photographs of `../shared/utkface`; the project's own index, near-duplicates, split
 by source, reader, `fit` and evaluation do the rest. Rows: `cnn`, from scratch; `frozen-last` and `frozen`, the head
 alone on Xception's features (last, and of several depths); `whole`, fine-tuned; `self-blended`, fine-tuned on fakes
-made of the real photographs, no fake seen. Each of them also scores the real clips of `../shared/corpus`, and
-`clips` learns on those alone, everybody who shares a clip with the tested person left out.
+made of the real photographs, no fake seen, and `cnn-blended` the small network likewise. Each of them also scores the
+real clips of `../shared/corpus`, and `clips` learns on those alone, everybody who shares a clip with the tested person
+left out.
 
 The log-loss is of the network's own probabilities, before calibration. Intervals are 95%, by a bootstrap over pairs of
 people (of clips: over groups that share nobody).
@@ -107,6 +108,11 @@ ROWS = {
     "self-blended": Row(
         side=224, network=_TUNED, data=DataOptions(synthetic="self-blended"), fit=_WHOLE,
         target="0.90", facts="0.903 / 0.964 / 0.237; clips 0.75", slow=True,
+    ),
+    "cnn-blended": Row(
+        side=128, network=NetworkOptions(model="cnn"),
+        data=DataOptions(synthetic="self-blended", augment="reference"),
+        fit=FitOptions(epochs=40, learning_rate=1e-3), target="", facts="",
     ),
 }  # fmt: skip
 CLIPS_ROW = "clips"
