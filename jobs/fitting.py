@@ -119,6 +119,11 @@ def train_on_ray(ray: Any, work: Work, placement: Placement, tell: Callable[[Tol
     return trained
 
 
+def works_apart(backend: str, workers: int, gpus: float) -> bool:
+    """Whether each worker must have a node to itself: see `scaling`."""
+    return backend == "jax" and gpus > 0 and workers > 1
+
+
 def scaling(backend: str, placement: Placement) -> dict[str, Any]:
     """How many workers, what each gets, and where, as Ray Train's `ScalingConfig` takes it.
 
@@ -126,7 +131,7 @@ def scaling(backend: str, placement: Placement) -> dict[str, Any]:
     its workers has a node to itself.
     """
     gpus = int(placement.gpus) if placement.gpus == int(placement.gpus) else placement.gpus
-    apart = backend == "jax" and gpus and placement.workers > 1
+    apart = works_apart(backend, placement.workers, gpus)
     return {
         "num_workers": placement.workers,
         "use_gpu": gpus > 0,

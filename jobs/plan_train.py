@@ -117,7 +117,7 @@ def place_workers(options: TrainPlan, node: Node, cpus: int) -> _Placed:
     gpus = options.gpus_per_worker
     room = node.cpus // cpus
     if gpus:
-        room = min(room, math.floor(node.gpus / gpus))
+        room = min(room, math.floor(node.gpus / gpus), 1 if options.backend == "jax" else room)
     if not room:
         raise ValueError(
             f"a worker with {cpus} CPUs and {gpus:g} GPUs: no room on {node.name} with {node.cpus} and {node.gpus}; "

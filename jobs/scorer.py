@@ -5,6 +5,7 @@ A cluster may begin with no node at all and grow as work is asked of it, so what
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -40,6 +41,8 @@ GPU_PATIENCE_S = 120.0
 
 _ON_A_GPU = {"num_gpus": 1, "num_cpus": 0, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "4"}}}
 """Threads: see `_place`."""
+_NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+"""Ray hides none of a node's GPUs from an actor that asked for none, and another job may hold them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +142,9 @@ class Actor:
     given: int = 0
     """Units that it has."""
     units: int = 0
-    """Units that it was ever given."""
+    """Units that it was given and that were not taken back."""
+    until_s: float | None = None
+    """When its node was found gone."""
 
     @property
     def is_loaded(self) -> bool:
@@ -162,6 +167,7 @@ class Actors:
         self.cpus = 0
         """Of the cluster, when it was last looked at."""
         self._gpus = 0
+        self._gpus_since_s = math.inf
         self._is_patient = True
         """Whether the run still waits for its first GPU rather than score on cores."""
         self._dead: list[Actor] = []
@@ -189,7 +195,7 @@ class Actors:
     def seconds(self) -> float:
         """For how long they have been there, summed over those that loaded."""
         now = time.monotonic()
-        return sum(now - actor.since_s for actor in self._all if actor.is_loaded)
+        return sum((actor.until_s or now) - actor.since_s for actor in [*self._all, *self._dead] if actor.is_loaded)
 
     def grow(self, *, at_start: bool = False) -> None:
         """Starts actors on what has joined: one a GPU, or while there is none one a node, up to the number wanted.
@@ -203,6 +209,7 @@ class Actors:
         self.cpus = sum(int(node["Resources"]["CPU"]) for node in nodes)
         options, most = self._options, self._options.score_actors
         self._gpus = gpu_count(self._ray) if options.uses_gpus else 0
+        self._gpus_since_s = min(self._gpus_since_s, time.monotonic()) if self._gpus else math.inf
         asked = max(self._gpus, options.score_gpus or 0) if options.uses_gpus else 0
         self._drop_dead({node["NodeID"] for node in alive})
         for _ in range(sum(actor.on_gpu for actor in self._all), min(asked, most or asked)):
@@ -219,10 +226,13 @@ class Actors:
     def _drop_dead(self, nodes: set[str]) -> None:
         """Ends actors on GPUs whose node is gone. Ray would start them anew where there is a GPU, and else never.
 
-        Actors on cores can go anywhere, and do.
+        Actors on cores can go anywhere, and do. Those that still load stay, for the next GPU to come.
         """
+        if not self._gpus:
+            self.lost += [actor for actor in self._all if actor.on_gpu and not actor.is_loaded and actor.given]
         for actor in [each for each in self._all if each.on_gpu and each.is_loaded and each.node not in nodes]:
             self._ray.kill(actor.handle)
+            actor.until_s = time.monotonic()
             self._all.remove(actor)
             self._dead.append(actor)
             self.lost.append(actor)
@@ -232,7 +242,8 @@ class Actors:
         on_gpus = [actor for actor in self._all if actor.on_gpu]
         if not on_gpus or any(actor.is_loaded for actor in on_gpus):
             return False
-        if min(actor.since_s for actor in on_gpus) + GPU_PATIENCE_S > time.monotonic():
+        asked_s = min(actor.since_s for actor in on_gpus)
+        if max(asked_s, self._gpus_since_s) + GPU_PATIENCE_S > time.monotonic():
             return False
         if self._is_patient:
             say(f"no GPU came free in {GPU_PATIENCE_S:.0f} s: cores score until one does")
@@ -280,5 +291,5 @@ def _place(node: Mapping[str, Any], sharing: int, runtime: Runtime) -> dict[str,
     return {
         "num_cpus": 0,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=True),
-        "runtime_env": {"env_vars": {**runtime_environment(runtime), **threads}},
+        "runtime_env": {"env_vars": {**runtime_environment(runtime), **threads, **_NO_GPU}},
     }

@@ -31,7 +31,7 @@ from jobs.worklog import unit_log
 
 _ASKED_OF_NO_NODE = 4
 """Units that a cluster without a node is asked for."""
-_MOST_DENIED = 8
+_MOST_DENIED = 64
 """Units of an INPUT of which no object may be read, before the INPUT itself is taken to refuse access."""
 
 

@@ -123,7 +123,7 @@ def _tell_if_busy(ray: Any) -> None:
         say(f"waiting for a CPU: other jobs have all {cpus} of the cluster; work begins when one is free")
 
 
-def check_room(ray: Any, *, workers: int, cpus: float, gpus: float, can_grow: bool) -> None:
+def check_room(ray: Any, *, workers: int, cpus: float, gpus: float, can_grow: bool, apart: bool = False) -> None:
     """Looks whether workers that must run at once have room; says what they wait for where it may yet come.
 
     Args:
@@ -132,10 +132,20 @@ def check_room(ray: Any, *, workers: int, cpus: float, gpus: float, can_grow: bo
         cpus: of each.
         gpus: of each.
         can_grow: whether nodes may join, as on a cluster.
+        apart: whether each must have a node of its own.
 
     Raises:
         ValueError: if they never will.
     """
+    nodes = [node["Resources"] for node in alive_nodes(ray)] if apart else []
+    fitting = sum(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes)
+    if apart and fitting < workers:
+        each = _amounts({"CPU": cpus, "GPU": gpus})
+        say(
+            f"waiting for room: {workers} workers ask for a node each, with {each}, and there are {fitting} such "
+            "nodes; work begins once more have joined"
+        )
+        return
     wanted = {"CPU": workers * cpus, "GPU": workers * gpus}
     all_, free = ray.cluster_resources(), ray.available_resources()
     if any(all_.get(name, 0) < amount for name, amount in wanted.items()):

@@ -22,7 +22,7 @@ from batch.storage.base import Storage
 from batch.storage.s3 import S3Options
 from jobs.conclude import conclude
 from jobs.console import EXIT_CODES, Exit, begun, guarded, parse, say
-from jobs.fitting import JUDGED, Placement, Trained, Work, train_on_ray
+from jobs.fitting import JUDGED, Placement, Trained, Work, train_on_ray, works_apart
 from jobs.landmarks import keep_landmarks
 from jobs.open_faces import open_faces
 from jobs.quiet import import_keras_on_cores
@@ -36,6 +36,7 @@ from jobs.train_progress import figures_line, train_progress
 def train(options: TrainOptions) -> Exit:
     """Runs the job to its end. Raises `ValueError` or `AccessError` for what is wrong before any work starts."""
     options.check()
+    options.check_machine(options.gpus_per_worker)
     _check_blocks(options)
     faces = open_faces(options, "train")
     output = faces.output
@@ -48,7 +49,10 @@ def train(options: TrainOptions) -> Exit:
     with ray_session(options.address, None if options.address else _cores(options)) as ray:
         check_seen_by_all(ray, faces.places, output)
         cpus, gpus = options.cpus_per_worker or 1, options.gpus_per_worker
-        check_room(ray, workers=options.workers, cpus=cpus, gpus=gpus, can_grow=options.address is not None)
+        check_room(
+            ray, workers=options.workers, cpus=cpus, gpus=gpus, can_grow=options.address is not None,
+            apart=works_apart(options.backend, options.workers, gpus),
+        )  # fmt: skip
         with begun():
             prepared = _prepare(ray, options, index, output)
             trained = _fit(ray, options, sinks, output, index)

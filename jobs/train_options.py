@@ -254,8 +254,11 @@ class TrainOptions:
                 f"GPUs: got {gpus:g} for each of {self.workers} workers with {self.backend}, expected a whole number: "
                 "only a single worker with tensorflow can take a share of one"
             )
+
+    def check_machine(self, gpus: float) -> None:
+        """Refuses workers that would run on this machine and cannot. `gpus`: of each. Raises `ValueError`."""
         if self.backend == "jax" and gpus and self.workers > 1 and self.address is None:
             raise ValueError(
-                f"workers: got {self.workers} with jax on the GPUs of one machine, expected one worker a machine with "
-                f"all of them: --workers 1 --gpus-per-worker {self.workers * gpus:g}"
+                f"workers: got {self.workers} with jax on the GPUs of one machine, expected one worker with all of "
+                f"them, {self.workers * gpus:g}"
             )

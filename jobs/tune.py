@@ -41,6 +41,7 @@ _FEATURES = "features.json"
 def tune(options: TuneOptions) -> Exit:
     """Runs the job to its end. Raises `ValueError` or `AccessError` for what is wrong before any work starts."""
     options.check()
+    options.check_machine(options.resources.gpus / options.workers)
     grid = options.tried()
     configurations = plan_configurations(options, grid)
     faces = open_faces(options, "tune")

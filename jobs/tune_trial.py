@@ -264,8 +264,6 @@ def _use_device(recipe: Recipe, resources: Resources) -> None:
     from batch.model.fit.engine import use_backend
 
     os.environ.update(keras_environment(recipe.fit.backend, resources.gpus))
-    # Several trials may share a GPU: none takes all of its memory at once.
-    os.environ.update(TF_FORCE_GPU_ALLOW_GROWTH="true", XLA_PYTHON_CLIENT_PREALLOCATE="false")
     use_backend(recipe.fit.backend)
     use_threads(recipe.fit.backend)
     import keras

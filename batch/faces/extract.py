@@ -65,10 +65,15 @@ def extract_each(
         except DeniedError as error:
             denied = denied or error
             result = VideoResult(video=video, reason=Reason.STORAGE_ERROR, detail=str(error))
-        is_readable |= result.reason is not Reason.STORAGE_ERROR
+        is_readable |= was_given(result)
         yield result
     if denied is not None and not is_readable:
         raise denied
+
+
+def was_given(result: VideoResult) -> bool:
+    """Whether the store gave anything of the video: an empty one tells nothing of permissions."""
+    return result.cost.bytes_read > 0
 
 
 def extract_video(
@@ -80,8 +85,8 @@ def extract_video(
     early.
 
     Raises:
-        AccessError: where a remote store refuses credentials: no other video can be read either. A single local
-            file without permission is an outcome.
+        AccessError: where a remote store refuses credentials, or a DeniedError this one video. A single local file
+            without permission is an outcome.
     """
     detector = make_detector(options.detect)
     file = turn.file if turn else RangedFile(source, video.key, video.size_bytes, video.etag)

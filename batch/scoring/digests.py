@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batch.scoring.listing import media_of
-from batch.storage.base import MissingObjectError, Storage, StorageError
+from batch.storage.base import DamagedError, MissingObjectError, Storage, StorageError
 from batch.storage.ranged import RangedFile
 
 DIGEST_BYTES = 16
@@ -25,6 +25,7 @@ _WHOLE_OBJECT = re.compile(r"[0-9a-f]{32}")
 _END_BYTES = 64 << 10
 _PROBE_BYTES, _PROBES, _PROBES_BESIDE_CHECKSUM = 8 << 10, 6, 1
 _MERGE_AT = 1 << 16
+_SECRET_BYTES = 32
 PLACES = "places.key"
 """Under OUTPUT: see `place_secret`."""
 
@@ -86,12 +87,20 @@ def place_secret(sink: Storage) -> bytes:
     """What decides where contents are looked into: random, made once for an OUTPUT and kept there.
 
     Were the places known, a fake could be made that equals a harmless file in all of them, and take its score.
+
+    Raises:
+        DamagedError: for one of another length.
     """
     try:
-        return sink.read(PLACES)
+        found = sink.read(PLACES)
     except MissingObjectError:
-        sink.put_if_absent(PLACES, secrets.token_bytes(32))
-        return sink.read(PLACES)
+        sink.put_if_absent(PLACES, secrets.token_bytes(_SECRET_BYTES))
+        found = sink.read(PLACES)
+    if len(found) != _SECRET_BYTES:
+        raise DamagedError(
+            f"damaged {sink.uri(PLACES)}: {len(found)} bytes, expected {_SECRET_BYTES}; without it a new one is made"
+        )
+    return found
 
 
 def fingerprint(storage: Storage, key: str, size_bytes: int, etag: str, secret: bytes = b"") -> bytes | None:
@@ -114,7 +123,7 @@ def sampled(
     of `probes` places between them that `secret` draws; of the whole object if it is small. None where it cannot be
     read.
 
-    With six, 192 KB and eight requests at most.
+    With six, 208 KB and eight requests at most.
     """
     file = RangedFile(storage, key, size_bytes, etag, block_bytes=_PROBE_BYTES)
     spans = [(0, size_bytes)]

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from batch.corpus.listing import part_of
-from batch.faces.extract import Extractor, extract_each
-from batch.records import FaceRow, Reason, VideoRef, VideoResult
+from batch.faces.extract import Extractor, extract_each, was_given
+from batch.records import FaceRow, VideoRef, VideoResult
 from batch.scoring.records import Looked, ScoreUnit
 from batch.scoring.units import MOST_CROPS
 from batch.storage.base import Storage
@@ -73,7 +73,7 @@ def look(
 
 def could_read(results: Sequence[VideoResult]) -> bool:
     """Whether the store gave any of them."""
-    return any(result.reason is not Reason.STORAGE_ERROR for result in results)
+    return any(map(was_given, results))
 
 
 def pixels(encoded: Sequence[bytes], crop_size: int) -> npt.NDArray[np.uint8]:

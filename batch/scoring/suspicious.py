@@ -38,6 +38,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
+_LEDGER_COLUMNS = ("uri", "etag", "fingerprint", "bundle", "options", "run", "unit", "same_as")
 _NOT_SHOWN = frozenset({"reason", "detail", "top_track", "fingerprint", "bundle", "options"})
 
 
@@ -242,8 +243,9 @@ def _originals(sink: Storage, copies: Sequence[_Held], files: Sequence[LedgerFil
     marks = as_digests([bytes.fromhex(held.row["fingerprint"]) for held in copies])
     marks.sort()
     found: dict[_Name, tuple[dict[str, Any], str]] = {}
-    for table in ledger_tables(sink, files, ["uri", "etag", "fingerprint", "bundle", "options", "run", "unit"]):
-        for row in with_marks(table, marks).to_pylist():
+    for table in ledger_tables(sink, files, _LEDGER_COLUMNS):
+        looked_at = table.filter(table["same_as"].is_null())  # itself: a copy has no frames of its own
+        for row in with_marks(looked_at, marks).to_pylist():
             name = names.get(_name({**row, "fingerprint": row["fingerprint"].hex()}))
             if name is not None:
                 found[name] = row, f"commits/{row['run']:06d}/{row['unit']}.json"

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,5 +144,8 @@ def test_workers_are_put_where_they_have_room() -> None:
     assert (on_cpus.nodes, on_cpus.all_cpus) == (2, 32)
     on_gpus = TrainPlan(workers=4, gpus_per_worker=1)
     assert place_workers(on_gpus, prices.node(gpus=True), 1).nodes == 4
+    large = replace(prices.node(gpus=True), gpus=8)
+    assert place_workers(on_gpus, large, 1).nodes == 1
+    assert place_workers(replace(on_gpus, backend="jax"), large, 1).nodes == 4, "each has a node to itself"
     with pytest.raises(ValueError, match="no room on g6"):
         place_workers(TrainPlan(gpus_per_worker=2), prices.node(gpus=True), 1)

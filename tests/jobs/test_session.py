@@ -87,6 +87,12 @@ def test_workers_that_never_have_room_are_refused_and_others_told_of(capsys: pyt
     assert "work begins once such nodes have joined" in capsys.readouterr().err
     check_room(ray, workers=2, cpus=2, gpus=0, can_grow=True)
     assert "other jobs leave 2 CPU and 0 GPU" in capsys.readouterr().err
+    everything["GPU"] = free["GPU"] = 8.0
+    ray.nodes = lambda: [{"Alive": True, "NodeID": "n", "Resources": {"CPU": 8.0, "GPU": 8.0}}]
+    check_room(ray, workers=2, cpus=1, gpus=1, can_grow=True)
+    assert capsys.readouterr().err == ""
+    check_room(ray, workers=2, cpus=1, gpus=1, can_grow=True, apart=True)
+    assert "2 workers ask for a node each, with 1 CPU and 1 GPU, and there are 1 such nodes" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -242,7 +242,7 @@ def test_bad_input_is_named_before_anything_is_written(faces: Path, tmp_path: Pa
     assert "GPUs: got 0.5 for each of 2 workers" in refused(faces, output, workers=2, gpus_per_worker=0.5)
     assert "GPUs: got 0.5 for each of 1 workers with jax" in refused(faces, output, backend="jax", gpus_per_worker=0.5)
     apart = refused(faces, output, backend="jax", workers=2, gpus_per_worker=1)
-    assert "expected one worker a machine with all of them: --workers 1 --gpus-per-worker 2" in apart
+    assert "expected one worker with all of them, 2" in apart
     assert "bad unfreeze: received 9, expected 'whole' or 1 to" in refused(faces, output, unfreeze=9)
     assert "unknown model: received 'vgg'" in str(_error(lambda: TrainOptions(model="vgg").shaping()))
     assert not output.exists()

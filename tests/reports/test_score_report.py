@@ -207,22 +207,28 @@ def test_the_highest_scores_of_many_units_are_found(
     assert re.findall(r'class="figure">([\d.]+)<', shown) == expected
 
 
+def copied(sink: Storage, sources: Sequence[Storage], item: Item, *, run: int, bundle: Bundle) -> None:
+    """Run `run` gives the item the outcome of what the ledger knows to be equal."""
+    recipe = recipe_of(sources, run=run, night="2026-03-03", bundle=bundle.digest)
+    twins = Waiting()
+    twins.add(item)
+    assert [each.won for each in TwinWriter(sink, recipe).write(twins, read_ledger_files(sink), [])] == [True]
+
+
 def test_a_copy_of_what_was_scored_on_an_earlier_night_has_its_pictures(
     sink: Storage, sources: tuple[Storage, ...], bundle: Bundle
 ) -> None:
-    """It was moved: the original is not there any more."""
+    """It was moved, after it had been touched: a copy of itself."""
     clip = replace(next(item for item in items_of(sources) if item.key == "clip.mp4"), fingerprint=b"f" * 16)
     score_night(sink, sources, [clip, replace(clip, etag="older", fingerprint=b"o" * 16)], logits, bundle=bundle.digest)
     write_ledger(sink, 1, [1])
-    recipe = recipe_of(sources, run=2, night="2026-03-03", bundle=bundle.digest)
+    copied(sink, sources, replace(clip, etag="touched"), run=2, bundle=bundle)
+    write_ledger(sink, 2, [2])
     sources[0].put("copy.mp4", sources[0].read("clip.mp4"))
     sources[0].delete("clip.mp4")
     copy = replace(next(item for item in items_of(sources) if item.key == "copy.mp4"), fingerprint=b"f" * 16)
-    twins = Waiting()
-    twins.add(copy)
-    files = read_ledger_files(sink)
-    assert [each.won for each in TwinWriter(sink, recipe).write(twins, files, [])] == [True]
-    summary = summarized(sink, sources, run=2, night="2026-03-03", bundle=bundle.digest)
+    copied(sink, sources, copy, run=3, bundle=bundle)
+    summary = summarized(sink, sources, run=3, night="2026-03-03", bundle=bundle.digest)
     page = report(sink, sources, bundle, summary)
     found = page.section("suspicious").text
     assert "copy.mp4" in found

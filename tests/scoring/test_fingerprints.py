@@ -16,7 +16,7 @@ from batch.scoring.ledger import committed_rows, ledger_tables, open_runs, read_
 from batch.scoring.plan import Planner, PlanOptions
 from batch.scoring.records import ScoringOptions, Why
 from batch.scoring.twins import TwinWriter
-from batch.storage.base import Storage
+from batch.storage.base import DamagedError, Storage
 from batch.storage.local import LocalStorage
 from batch.storage.open import open_storage
 from tests.support.scored import claim, recipe, record
@@ -100,6 +100,10 @@ def test_nobody_knows_where_contents_are_looked_into(sink: LocalStorage, bucket:
     """A file that equals a harmless one wherever somebody without the secret looks, and nowhere else."""
     secret = place_secret(sink)
     assert (place_secret(sink), len(secret)) == (secret, 32), "kept"
+    cut = LocalStorage(sink.uri("cut"))
+    cut.put("places.key", secret[:16])
+    with pytest.raises(DamagedError, match=r"places\.key: 16 bytes, expected 32"):
+        place_secret(cut)
     size = 4_000_000
     harmless = np.random.default_rng(0).bytes(size)
     forged = bytearray(b"x" * size)

@@ -12,7 +12,7 @@ import pytest
 
 from batch.faces.options import FaceOptions
 from batch.model.aggregate import Aggregation
-from batch.records import Reason, VideoRef, VideoResult
+from batch.records import Cost, Reason, VideoRef, VideoResult
 from batch.scoring.close import remove_orphans
 from batch.scoring.commit import commit_keys, read_commits
 from batch.scoring.look import look
@@ -201,7 +201,9 @@ def refusing(*keys: str) -> Callable[[VideoRef], VideoResult]:
     def extract(video: VideoRef) -> VideoResult:
         if video.key in keys:
             raise DeniedError(f"{video.key}: AccessDenied")
-        return VideoResult(video=video, reason=Reason.NO_FACE)
+        if video.size_bytes == 0:
+            return VideoResult(video=video, reason=Reason.EMPTY_FILE)
+        return VideoResult(video=video, reason=Reason.NO_FACE, cost=Cost(bytes_read=10))
 
     return extract
 
@@ -215,11 +217,12 @@ def test_an_object_that_is_denied_costs_itself_alone() -> None:
 
 
 def test_a_unit_of_which_nothing_may_be_read_says_so_unless_others_of_its_input_may() -> None:
-    unit = make_unit([item("a.jpg"), item("b.jpg")], "s")
+    """What is empty needs no reading."""
+    unit = make_unit([item("a.jpg"), item("b.jpg"), item("c.jpg", size_bytes=0)], "s")
     with pytest.raises(DeniedError, match=r"a\.jpg: AccessDenied"):
         look(unit, refusing("a.jpg", "b.jpg"), 8, keep_encoded=False)
     seen, _ = look(unit, refusing("a.jpg", "b.jpg"), 8, keep_encoded=False, is_readable=True)
-    assert {each.reason for each in seen.results} == {Reason.STORAGE_ERROR}
+    assert [each.reason for each in seen.results] == [*[Reason.STORAGE_ERROR] * 2, Reason.EMPTY_FILE]
 
 
 def test_wrong_credentials_are_no_outcome() -> None:
