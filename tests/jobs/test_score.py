@@ -198,7 +198,7 @@ def test_three_nights_on_s3(
     assert all(1 <= len(track["frames"]) <= 3 for track in tracks)
     assert verify_scores(LocalStorage(local)).findings == ()
     ledger = duckdb.sql(f"select count(*), count(distinct version_digest) from '{local}/ledger/*.parquet'").fetchall()
-    assert ledger == [(31, 31)]
+    assert ledger == [(31, 30)], "one was looked at twice"
     assert by_key["one.jpg"]["kind"] == "scored", "nothing was lost"
     page = (local / "report.html").read_text()
     fakes = {row["uri"] for row in by_key.values() if row["band"] == "likely fake"}
