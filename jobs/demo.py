@@ -50,15 +50,15 @@ def demo(options: DemoOptions) -> Exit:
     told = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in _TRAINING.items())
     say(f"3/5  fakesift train {faces} {model} {told}")
     code = train(TrainOptions(places=(str(faces), str(model)), **_TRAINING))
+    if code:
+        return code
     bundle = model / "bundle"
     for night in (1, 2):
-        if code:
-            return code
         files = fill_bucket(drawn, bucket, night=night)
         say(f"{3 + night}/5  fakesift score {bundle} {bucket} {scores}    (night {night}: {files} files)")
         code = score(ScoreOptions(places=(str(bundle), str(bucket), str(scores)), frames=_FRAMES))
-    if code:
-        return code
+        if code:
+            return code
     print("\nlook at")
     for place in (faces, bundle, scores):
         print(f"  {place / 'report.html'}")

@@ -10,6 +10,7 @@ from batch.model.records import FaceIndex, Scores
 from batch.model.scan import chunks, joined, score_faces
 from jobs.fanout import fan_out
 from jobs.progress import progress
+from jobs.runtime import NO_GPU
 
 if TYPE_CHECKING:
     from batch.model.bundle import Bundle
@@ -48,12 +49,11 @@ def keras_environment(backend: str, gpus: float) -> dict[str, str]:
     """Variables that a process needs before it imports Keras, so that it takes the GPUs that it was given alone."""
     found = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
     if not gpus:
-        found["CUDA_VISIBLE_DEVICES"] = "-1"
+        found |= NO_GPU
     elif gpus < 1:  # others share it: none takes all of its memory at once
         found |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     if backend == "jax" and not gpus:
-        # Without these JAX does not join the other processes on CPUs.
-        found |= {"JAX_PLATFORMS": "cpu", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
+        found["JAX_CPU_COLLECTIVES_IMPLEMENTATION"] = "gloo"  # or it does not join the other processes
     return found
 
 

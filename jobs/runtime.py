@@ -8,6 +8,9 @@ from typing import Literal
 
 from batch.model.golden import Runtime
 
+NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
+"""Variables of a process that was given no GPU: Ray hides none of its node's, and another job may hold them."""
+
 Wanted = Literal["auto", "keras", "openvino"]
 """`auto`: OpenVINO where it is installed and no GPU is, unless `KERAS_BACKEND` names a backend of somebody's choice."""
 

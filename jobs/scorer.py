@@ -22,7 +22,7 @@ from batch.scoring.tables import Recipe, unit_tables
 from batch.scoring.write import UnitReport, write_unit
 from batch.storage.base import Storage
 from jobs.console import say
-from jobs.runtime import runtime_environment
+from jobs.runtime import NO_GPU, runtime_environment
 from jobs.session import alive_nodes
 from jobs.worklog import unit_log
 
@@ -41,8 +41,6 @@ GPU_PATIENCE_S = 120.0
 
 _ON_A_GPU = {"num_gpus": 1, "num_cpus": 0, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "4"}}}
 """Threads: see `_place`."""
-_NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
-"""Ray hides none of a node's GPUs from an actor that asked for none, and another job may hold them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,5 +289,5 @@ def _place(node: Mapping[str, Any], sharing: int, runtime: Runtime) -> dict[str,
     return {
         "num_cpus": 0,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=True),
-        "runtime_env": {"env_vars": {**runtime_environment(runtime), **threads, **_NO_GPU}},
+        "runtime_env": {"env_vars": {**runtime_environment(runtime), **threads, **NO_GPU}},
     }

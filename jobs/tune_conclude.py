@@ -132,7 +132,7 @@ def conclude_tuning(
     if best is not None:
         output.put(BEST, best_yaml(options, best))
         judged = _judge(ray, output, index, prepared, options, best, run, slices)
-    _write_page(output, search, configurations, best, judged, run)
+    _write_page(output, search, configurations, best, judged, run, prepared.split)
     if best is None:
         raise RuntimeError(f"no configuration finished: see {output.uri(TABLE_CSV)} and {output.uri(REPORT)}")
     counts = {str(status): sum(result.status == status for result in search.results) for status in Status}
@@ -255,10 +255,11 @@ def _write_page(
     best: ConfigurationResult | None,
     judged: Mapping[str, Any],
     run: RunFile,
+    split: SplitTable,
 ) -> None:
     from batch.reports.tune import TuneReport, write_tune_report
 
-    options, split = search.options, SplitTable.from_parquet(output.read(SPLITS))
+    options = search.options
     report = TuneReport(
         title=f"Tuning on {run.input}",
         metric=options.metric,
