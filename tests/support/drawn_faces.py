@@ -13,8 +13,8 @@ from batch.model.records import UNUSED, Batch
 class DrawnFeed:
     """Faces 0 to `count`, every second one fake (a checkerboard under noise); lanes as uneven as `lanes` says.
 
-    Lane l of a global batch is read by worker l % workers, as `batch.model.plan` deals them; lanes that ran dry leave
-    empty places filled with noise, which must not matter.
+    Each worker reads neighbouring lanes, as `batch.model.plan` deals them; lanes that ran dry leave empty places filled
+    with noise, which must not matter.
     """
 
     lanes: tuple[int, ...] = (11, 11, 11, 11)
@@ -50,7 +50,9 @@ class DrawnFeed:
     def _batch(self, taken: list[np.ndarray]) -> Batch:
         places = -(-len(self.lanes) // self.workers) * self.lane_batch
         rows = np.full(places, UNUSED, np.int64)
-        for place, lane in enumerate(taken[self.rank :: self.workers]):
+        each, more = divmod(len(taken), self.workers)
+        first = self.rank * each + min(self.rank, more)
+        for place, lane in enumerate(taken[first : first + each + (self.rank < more)]):
             rows[place * self.lane_batch : place * self.lane_batch + len(lane)] = lane
         weights = (rows != UNUSED).astype(np.float32) * (1 + rows % 3)
         return Batch(
