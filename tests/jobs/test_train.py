@@ -22,6 +22,7 @@ from jobs.train_options import TrainOptions
 from tests.support.face_outputs import real, write_output
 from tests.support.job import ROOT, SABOTAGE, fakesift, files
 from tests.support.learnable import clips, write_learnable
+from tests.support.processes import family, kill_all, raylet_of, started
 from tests.support.seaweed import S3Server
 
 TRAIN = (
@@ -134,6 +135,43 @@ def test_a_killed_run_goes_on_to_the_same_curve(faces: Path, calm: Path, tmp_pat
     done = fakesift("train", faces, output, *TRAIN)
     assert done.returncode == 0, done.stderr
     assert "epoch 1 " not in done.stderr
+    assert_same_curve(output, calm)
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+def test_a_node_that_died_is_made_good_by_another(faces: Path, calm: Path, tmp_path: Path) -> None:
+    """Two nodes, a worker each; one dies with its worker and all else late in training, and a new one comes."""
+    from ray.cluster_utils import Cluster
+
+    output = tmp_path / "model"
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    job = None
+    try:
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        cluster.wait_for_nodes()
+        job = started("train", faces, output, *TRAIN, "--address", cluster.address)
+        said = []
+        for line in job.stderr or ():
+            said.append(line)
+            if line.startswith("epoch 2 "):
+                break
+        assert job.poll() is None, "".join(said)
+        kill_all(family(raylet_of(nodes[1])))
+        cluster.worker_nodes.remove(nodes[1])
+        cluster.add_node(num_cpus=1)
+        told, rest = job.communicate(timeout=400)
+        assert job.returncode == 0, told + "".join(said) + rest
+    finally:
+        if job is not None:
+            job.kill()
+            job.wait()
+        cluster.shutdown()
+    assert "Traceback" not in rest
+    assert_same_curve(output, calm)
+
+
+def assert_same_curve(output: Path, calm: Path) -> None:
     columns = ("loss", "validation_loss", "validation_auc")
     resumed, whole = ([[float(row[name]) for name in columns] for row in history(each)] for each in (output, calm))
     np.testing.assert_allclose(resumed, whole, atol=1e-3)
@@ -172,16 +210,14 @@ def test_evaluate_refuses_what_was_seen_and_both_backends_agree(faces: Path, cal
 @pytest.mark.soak
 def test_a_worker_of_jax_that_was_killed_is_made_good(faces: Path, tmp_path: Path) -> None:
     """The curve is that of a run that nothing disturbed."""
-    marker, found = tmp_path / "killed", []
+    marker = tmp_path / "killed"
     for name, kill in (("calm", None), ("killed", f"1 {STEPS + 3} {marker}")):
         sabotage = {"PYTHONPATH": SABOTAGE, "FAKESIFT_KILL": kill} if kill else {}
         options = ("--backend", "jax", "--epochs", 3)
         done = fakesift("train", faces, tmp_path / name, *TRAIN, *options, **sabotage)
         assert done.returncode == 0, done.stderr
-        columns = ("loss", "validation_loss", "validation_auc")
-        found.append([[float(row[column]) for column in columns] for row in history(tmp_path / name)])
     assert marker.exists()
-    np.testing.assert_allclose(*found, atol=1e-3)
+    assert_same_curve(tmp_path / "killed", tmp_path / "calm")
 
 
 @pytest.mark.slow
