@@ -6,7 +6,6 @@ last one; a driver that died goes on from it when the same command runs again.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from typing import Any
 
 from batch.model.fit.options import FitOptions
 from batch.model.index import load_index
-from batch.model.network import NetworkOptions
+from batch.model.network import NetworkOptions, device_name
 from batch.model.plan import DataOptions, Rows
 from batch.model.records import EpochRecord, Scores, Split
 from batch.model.split import SPLITS, SplitTable
@@ -233,7 +232,7 @@ def _fit(work: Work, board: Any) -> Trained | None:
         history=result.history,
         best=result.best,
         scores=scores,
-        device=device_name(work.fit.backend),
+        device=device_name(),
     )
 
 
@@ -292,17 +291,3 @@ def _restored(checkpoint: Any) -> Iterator[Path | None]:
         return
     with checkpoint.as_directory() as folder:
         yield Path(folder)
-
-
-def device_name(backend: str) -> str:
-    """As the backend calls what it computes on in this process."""
-    if backend == "jax":
-        import jax
-
-        return str(jax.devices()[0].device_kind)
-    import tensorflow as tf
-
-    found = tf.config.list_physical_devices("GPU")
-    if not found:
-        return f"CPU, {os.cpu_count()} cores"
-    return str(tf.config.experimental.get_device_details(found[0]).get("device_name", "GPU"))

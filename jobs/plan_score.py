@@ -14,6 +14,7 @@ from batch.faces.isolate import IsolatedExtractor, LimitOptions
 from batch.faces.options import FaceOptions
 from batch.model.bundle import Bundle, load_bundle
 from batch.model.golden import Runtime
+from batch.model.network import gpu_names
 from batch.records import VideoRef
 from batch.scoring.listing import list_media, refuse_overlaps
 from batch.scoring.look import MediaExtractor
@@ -147,17 +148,7 @@ def _device(cpus: int) -> tuple[bool, str]:
     """Whether Keras' backend computes on a GPU, and on what."""
     import keras
 
-    backend = keras.backend.backend()
-    names: list[str] = []
-    if backend == "jax":
-        import jax
-
-        names = [str(device.device_kind) for device in jax.local_devices() if device.platform != "cpu"]
-    elif backend == "tensorflow":
-        import tensorflow as tf
-
-        details = tf.config.experimental.get_device_details
-        names = [str(details(gpu).get("device_name", "GPU")) for gpu in tf.config.list_physical_devices("GPU")]
+    backend, names = keras.backend.backend(), gpu_names()
     return bool(names), f"{names[0]}, {backend}" if names else f"{cpus} CPU cores, {backend}"
 
 

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from batch.faces.extract import was_given
 from batch.faces.isolate import IsolatedExtractor
 from batch.model.bundle import Bundle
 from batch.scoring.kept import recall
-from batch.scoring.look import could_read, look, videos_of
+from batch.scoring.look import look, videos_of
 from batch.scoring.records import Looked, ScoreUnit
 from batch.scoring.units import make_unit
 from batch.scoring.write import UnitReport
@@ -109,7 +110,7 @@ def look_task(shared: Shared, unit: ScoreUnit, *, is_readable: bool) -> tuple[Lo
             log.say(logging.ERROR, "unit refused", error=str(error))
             return LookReport(taken=0, refused=str(error), of_objects=isinstance(error, DeniedError)), None
         log.done("unit looked at", items=taken, faces=len(looked.crops))
-    return LookReport(taken=taken, could_read=could_read(looked.results)), looked
+    return LookReport(taken=taken, could_read=any(map(was_given, looked.results))), looked
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from batch.model.network import device_name
 from batch.model.parquet import zstd_parquet
 from batch.model.records import FaceIndex, Scores, Split
 from batch.model.slices import Slices
@@ -28,7 +29,7 @@ from batch.storage.base import Storage
 from jobs.conclude import conclude
 from jobs.console import say
 from jobs.fanout import plain_errors
-from jobs.fitting import JUDGED, Trained, device_name, use_threads
+from jobs.fitting import JUDGED, Trained, use_threads
 from jobs.predict import keras_environment
 from jobs.splitting import Prepared
 from jobs.train_options import TrainOptions
@@ -245,7 +246,7 @@ def _scored(
     split = SplitTable.from_parquet(output.read(SPLITS))
     predictor = Predictor(model)
     scores = {str(name): score_faces(index, split.rows(name), predictor) for name in JUDGED}
-    return keras_bytes(model), scores, device_name(options.backend)
+    return keras_bytes(model), scores, device_name()
 
 
 def _write_page(

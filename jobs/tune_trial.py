@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batch.model.network import device_name
 from batch.model.plan import Rows, plan_epoch
 from batch.model.records import EpochRecord, FaceIndex, Split
 from batch.model.tuning.recipe import Recipe
@@ -20,7 +21,7 @@ from batch.model.tuning.records import Progress, Status, Trial, TrialResult
 from batch.model.tuning.sharing import group_of
 from batch.model.tuning.store import Start, TrialStore, packed
 from batch.storage.base import Storage
-from jobs.fitting import Placement, Work, device_name, train_on_ray, use_threads
+from jobs.fitting import Placement, Work, train_on_ray, use_threads
 from jobs.predict import keras_environment
 from jobs.tune_options import Resources
 
@@ -214,11 +215,9 @@ def _on_pixels(running: Running) -> None:
 
 
 def _end(running: Running, result: FitResult, shared: str) -> None:
-    backend = running.recipe.fit.backend
     running.end(
-        history=result.history, best=result.best, weights=packed(result.weights), device=device_name(backend),
-        shared=shared,
-    )  # fmt: skip
+        history=result.history, best=result.best, weights=packed(result.weights), device=device_name(), shared=shared
+    )
 
 
 def _hooks(running: Running, start: Start) -> Hooks:

@@ -36,20 +36,21 @@ _ORIGINALS = (
 class IdentityOptions:
     """How people are told apart.
 
-    Measured on 1,441 photographs of `utkface`, each with a mirrored, turned, scaled, darker or brighter copy as a
-    JPEG of quality 25 to 60, one encoding each; purity is the share of faces in clusters that are of their cluster's
-    most frequent photograph (some people have several photographs there, so it is a lower bound):
+    Measured on 1,389 photographs of `utkface`, each with a mirrored, turned, scaled, darker or brighter copy as a
+    JPEG of quality 25 to 60, one encoding each (`tests/benchmarks/people.py`); purity is the share of faces in
+    clusters that are of their cluster's most frequent photograph (some people have several photographs there, so it is
+    a lower bound):
 
     | distance | purity | photographs apart from their copy | largest cluster |
     | --- | --- | --- | --- |
-    | 0.35 | 0.986 | 0.3% | 0.2% |
-    | **0.40** | **0.957** | **0.5%** | **0.8%** |
-    | 0.45 | 0.873 | 1.0% | 4.3% |
-    | 0.50 | 0.688 | 2.3% | 7.1% |
-    | 0.60, as `face_recognition` compares two faces | 0.104 | 4.7% | 23.3% |
+    | 0.35 | 0.988 | 0.3% | 0.1% |
+    | **0.40** | **0.958** | **0.5%** | **0.6%** |
+    | 0.45 | 0.874 | 0.8% | 4.3% |
+    | 0.50 | 0.673 | 2.4% | 10.4% |
+    | 0.60, as `face_recognition` compares two faces | 0.116 | 5.4% | 24.5% |
 
-    On real clips of FaceForensics++, DeepFakeDetection and talking heads (four frames each, labelled by their file
-    names), 0.40 ties no two people (the closest are 0.46 apart) and all clips of the actors that have several.
+    On 23 real clips of FaceForensics++, DeepFakeDetection and talking heads (four frames each, labelled by their file
+    names), 0.40 ties no two people (the closest are 0.44 apart), and two of the three pairs of clips of one actor.
     """
 
     faces_a_track: int = 4

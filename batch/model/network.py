@@ -6,6 +6,7 @@ loads in safe mode, from pixels (0 to 255, uint8 or float32) to the probability 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -178,6 +179,25 @@ def _precision(precision: Literal["auto", "float32", "mixed"]) -> Iterator[None]
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def gpu_names() -> list[str]:
+    """Of this process's GPUs, as Keras' backend calls them; empty without one."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return [str(device.device_kind) for device in jax.local_devices() if device.platform == "gpu"]
+    import tensorflow as tf
+
+    details = tf.config.experimental.get_device_details
+    return [str(details(gpu).get("device_name", "GPU")) for gpu in tf.config.list_physical_devices("GPU")]
+
+
+def device_name() -> str:
+    """What this process computes on: its first GPU, or so many cores."""
+    return next(iter(gpu_names()), f"{os.cpu_count()} CPU cores")
 
 
 def device_has_bfloat16() -> bool:

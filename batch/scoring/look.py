@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batch.corpus.listing import part_of
-from batch.faces.extract import Extractor, extract_each, was_given
+from batch.faces.extract import Extractor, extract_each
 from batch.records import FaceRow, VideoRef, VideoResult
 from batch.scoring.records import Looked, ScoreUnit
 from batch.scoring.units import MOST_CROPS
@@ -69,11 +69,6 @@ def look(
     crops = pixels(encoded, crop_size)
     told = {**seconds, "extract": time.perf_counter() - start}
     return Looked(results=tuple(results), crops=crops, seconds=told), len(results)
-
-
-def could_read(results: Sequence[VideoResult]) -> bool:
-    """Whether the store gave any of them."""
-    return any(map(was_given, results))
 
 
 def pixels(encoded: Sequence[bytes], crop_size: int) -> npt.NDArray[np.uint8]:

@@ -40,7 +40,7 @@ from batch.model.fit.options import FitOptions  # noqa: E402
 from batch.model.index import load_index  # noqa: E402
 from batch.model.judgement import predictions_table  # noqa: E402
 from batch.model.near_duplicates import find_duplicates, gather_looks, look_at_shards  # noqa: E402
-from batch.model.network import NetworkOptions  # noqa: E402
+from batch.model.network import NetworkOptions, device_name  # noqa: E402
 from batch.model.plan import DataOptions, Rows  # noqa: E402
 from batch.model.reader import FaceReader  # noqa: E402
 from batch.model.records import EpochRecord, FaceIndex, Scores, Split  # noqa: E402
@@ -50,7 +50,6 @@ from batch.storage.local import LocalStorage  # noqa: E402
 from tests.benchmarks.frozen_head import Floats, FrozenNetwork  # noqa: E402
 from tests.benchmarks.real_clips import people_groups, write_clips  # noqa: E402
 from tests.benchmarks.swaps import write_swaps  # noqa: E402
-from tests.benchmarks.train_speed import device_name  # noqa: E402
 
 WEIGHTS = ROOT.parent / "shared" / "weights" / "xception_imagenet_notop.weights.h5"
 REFERENCE = "The reference's 49.6% (CNN) and 82.7% (Xception) accuracy: other data, not comparable."
@@ -277,7 +276,7 @@ def run(rows: dict[str, Row], on_clips: Row | None, scratch: Path, given: argpar
             clips[side] = load_index([sink])
     for made in list(data.values())[:1]:
         print(f"{made.split.counts()}, made in {time.perf_counter() - started:.0f} s")
-    print(f"{device_name(given.backend)}, {given.backend}, seed {given.seed}")
+    print(f"{device_name()}, {given.backend}, seed {given.seed}")
     print(line("row", "learnt", "accuracy", "AUC", "log-loss", "AUC on real clips", "s", "target", "first try"))
     for name, row in rows.items():
         run_row(name, row, data[row.side], clips.get(row.side))

@@ -32,7 +32,7 @@ from batch.faces.options import CropOptions, FaceOptions  # noqa: E402
 from batch.model.fit.engine import Engine, open_engine, use_backend  # noqa: E402
 from batch.model.fit.options import FitOptions  # noqa: E402
 from batch.model.index import load_index  # noqa: E402
-from batch.model.network import NetworkOptions  # noqa: E402
+from batch.model.network import NetworkOptions, device_name  # noqa: E402
 from batch.model.plan import DataOptions, EpochPlan, plan_epoch  # noqa: E402
 from batch.model.reader import FaceReader  # noqa: E402
 from batch.model.records import Batch, Split  # noqa: E402
@@ -103,7 +103,7 @@ def measure(task: Task) -> Speeds:
         float(engine.train_step(batch, 1e-4, 0.0))
         step_s = min(timed_steps(engine, batch, max(3, plan.steps)) for _ in range(REPEATS))
         input_s = min(timed_input(reader, plan, 1) for _ in range(REPEATS + 1))
-    return Speeds(step=task.batch / step_s, input=plan.faces / input_s, device=device_name(task.backend))
+    return Speeds(step=task.batch / step_s, input=plan.faces / input_s, device=device_name())
 
 
 def timed_steps(engine: Engine, batch: Batch, steps: int) -> float:
@@ -120,20 +120,6 @@ def timed_input(reader: FaceReader, plan: EpochPlan, epoch: int) -> float:
     for _ in reader.batches(plan, epoch, training=True):
         pass
     return time.perf_counter() - start
-
-
-def device_name(backend: str) -> str:
-    """As the backend calls it; a CPU by its cores."""
-    cpu = f"{os.cpu_count()} CPU cores"
-    if backend == "jax":
-        import jax
-
-        device = jax.local_devices()[0]
-        return cpu if device.platform == "cpu" else str(device.device_kind)
-    import tensorflow as tf
-
-    found = tf.config.list_physical_devices("GPU")
-    return str(tf.config.experimental.get_device_details(found[0]).get("device_name")) if found else cpu
 
 
 def bare(given: argparse.Namespace, backend: str, workers: int, device: str, folder: str) -> Speeds:

@@ -132,20 +132,26 @@ def test_from_and_to_s3(drawn_corpus: Path, calm: Path, s3_server: object, s3_bu
 
 @pytest.mark.slow
 def test_a_corpus_that_changed_redoes_what_it_touches(drawn_corpus: Path, calm: Path, tmp_path: Path) -> None:
-    corpus, output = tmp_path / "corpus", tmp_path / "out"
-    shutil.copytree(drawn_corpus, corpus)
-    assert fakesift("preprocess", corpus, output).returncode == 0
+    output, aside = tmp_path / "out", tmp_path / "aside"
+    shutil.copytree(calm, output)
     before = {commit.unit for commit in read_commits(open_storage(str(output)))}
     kept = sorted(key for key, outcome in outcomes(open_storage(str(output))).items() if outcome == "kept")
-    (corpus / kept[0]).unlink()
-    shutil.copy(corpus / kept[-1], corpus / kept[-2])
-    done = fakesift("preprocess", corpus, output)
+    gone, changed = kept[0], kept[-2]
+    aside.mkdir()
+    for key in (gone, changed):
+        (drawn_corpus / key).rename(aside / Path(key).name)
+    try:
+        shutil.copy(drawn_corpus / kept[-1], drawn_corpus / changed)
+        done = fakesift("preprocess", drawn_corpus, output)
+    finally:
+        for key in (gone, changed):
+            (aside / Path(key).name).replace(drawn_corpus / key)
     assert done.returncode == 0, done.stderr
     summary = json.loads((output / "summary.json").read_text())
     assert (summary["corpus"]["vanished"], summary["corpus"]["changed"]) == (1, 1)
     after = {commit.unit for commit in read_commits(open_storage(str(output)))}
     assert before & after
-    assert kept[0] not in outcomes(open_storage(str(output)))
+    assert gone not in outcomes(open_storage(str(output)))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from batch.model.fit.loop import LOSSES_BEHIND
 from batch.model.fit.options import FitOptions
 from batch.model.fit.schedules import average_decay
 from batch.model.near_duplicates import look_at_shard
-from batch.model.network import NetworkOptions, Stage
+from batch.model.network import NetworkOptions, Stage, gpu_names
 from batch.model.plan import DataOptions, Rows, plan_epoch
 from batch.model.reader import PREFETCH, FaceReader
 from batch.model.records import UNUSED, Batch, FaceIndex
@@ -55,7 +55,7 @@ def measure_training(
     start = time.perf_counter()
     use_backend(fit.backend)
     _limit_threads(fit, threads, gpus)
-    device = _device(fit, threads)
+    device = _device(threads)
     if gpus and device.endswith(_CORES):
         raise ValueError(f"got {gpus:g} GPUs a worker, and {fit.backend} finds none here; measure where there are some")
     from batch.model.augment import augmentation
@@ -183,15 +183,7 @@ def _limit_threads(fit: FitOptions, threads: int, gpus: float) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
-def _device(fit: FitOptions, threads: int) -> str:
+def _device(threads: int) -> str:
     """GPUs of this process by name, or its cores."""
-    if fit.backend == "jax":
-        import jax
-
-        names = [str(device.device_kind) for device in jax.local_devices() if device.platform != "cpu"]
-    else:
-        import tensorflow as tf
-
-        found = tf.config.list_physical_devices("GPU")
-        names = [str(tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")) for gpu in found]
+    names = gpu_names()
     return f"{len(names)} x {names[0]}" if names else f"{threads} {_CORES}"
