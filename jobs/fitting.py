@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+from pyarrow.fs import FileSelector, LocalFileSystem
 
 from batch.model.fit.options import FitOptions
 from batch.model.index import load_index
@@ -20,6 +22,7 @@ from batch.model.records import EpochRecord, Scores, Split
 from batch.model.split import SPLITS, SplitTable
 from batch.storage.base import Storage
 from jobs.board import Told, open_board
+from jobs.console import say
 from jobs.predict import keras_environment
 
 CHECKPOINTS = "checkpoints"
@@ -109,13 +112,28 @@ def train_on_ray(ray: Any, work: Work, placement: Placement, tell: Callable[[Tol
             **_backend_config(work.fit.backend),
         )
         try:
-            trained: Trained | None = trainer.fit().return_value
+            result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             why = board.why_failed()
             raise (RuntimeError(why) if why else LostWorkersError(_cause(error))) from error
+        trained: Trained | None = result.return_value
         if trained is None:
             raise RuntimeError(board.why_failed() or "training ended without a model")
+    sweep_checkpoints([PurePosixPath(kept.path) for kept, _ in result.best_checkpoints], placement.file_system)
     return trained
+
+
+def sweep_checkpoints(kept: Sequence[PurePosixPath], file_system: Any) -> None:
+    """Away with those that Ray Train never heard of, since their worker died as it wrote them."""
+    place = file_system or LocalFileSystem()
+    try:
+        for folder in {path.parent for path in kept}:
+            for found in place.get_file_info(FileSelector(str(folder))):
+                name = found.base_name
+                if name.startswith("checkpoint_") and not found.is_file and name not in {path.name for path in kept}:
+                    place.delete_dir(found.path)
+    except OSError as error:
+        say(f"a checkpoint that nothing needs could not be removed: {error}")
 
 
 def works_apart(backend: str, workers: int, gpus: float) -> bool:
