@@ -242,23 +242,25 @@ def _fit(work: Work, board: Any) -> Trained | None:
 
         hooks = _hooks(board, rank, Hooks, write_sheet)
         result = fit(work.network, feed, work.fit, hooks=hooks, restore=folder, augment=augment)
-        scores = {str(name): _scored(result, feed, split.rows(name)) for name in work.judged}
+        scores = _scored(result, feed, [split.rows(name) for name in work.judged])
     if rank:
         return None
     return Trained(
         model=keras_bytes(result.model()),
         history=result.history,
         best=result.best,
-        scores=scores,
+        scores=dict(zip(map(str, work.judged), scores, strict=True)),
         device=device_name(),
     )
 
 
-def _scored(result: Any, feed: Any, rows: Rows) -> Scores:
-    """Of a split's faces (collective). Of those that the feed makes fakes of, label 1 tells the fake from its face."""
-    found = result.score(feed.scan(rows))
-    scores: Scores = replace(found.scores, made=found.labels == 1) if feed.lacks_fakes(rows) else found.scores
-    return scores
+def _scored(result: Any, feed: Any, several: Sequence[Rows]) -> list[Scores]:
+    """Of splits' faces (collective). Of those that the feed makes fakes of, label 1 tells the fake from its face."""
+    found = result.saved_scores(*map(feed.scan, several))
+    return [
+        replace(each.scores, made=each.labels == 1) if feed.lacks_fakes(rows) else each.scores
+        for each, rows in zip(found, several, strict=True)
+    ]
 
 
 def use_threads(backend: str) -> None:

@@ -178,8 +178,10 @@ def lacks_fakes(index: FaceIndex, rows: Rows, options: DataOptions) -> bool:
     return options.synthetic == "self-blended" and not bool((index.labels[rows] == 1).any())
 
 
-def plan_scan(index: FaceIndex, rows: Rows, batch_size: int, *, blended: bool = False) -> EpochPlan:
-    """Each of `rows` exactly once, for validation and prediction: no shuffle, no balance, every weight 1.
+def plan_scan(index: FaceIndex, rows: Rows, batch_size: int, *, blended: bool = False, even: bool = False) -> EpochPlan:
+    """Each of `rows` exactly once, for validation and prediction: no shuffle, every weight 1.
+
+    With `even`, both classes' weights sum to the same and the mean weight is 1: the odds that `balance` trains with.
 
     With `blended`, which takes real faces and an even batch, each comes twice: as itself (label 0), then as a fake made
     of it (label 1), the same one in each pass.
@@ -196,12 +198,13 @@ def plan_scan(index: FaceIndex, rows: Rows, batch_size: int, *, blended: bool = 
     if blended and (batch_size % 2 or (labels[ordered] != 0).any()):
         raise ValueError(f"self-blended scan: got batches of {batch_size}, expected even ones, of real faces alone")
     count = math.gcd(batch_size // 2 if blended else batch_size, MAX_LANES)
+    weights = _scan_weights(labels[ordered], even=even)
     lanes = []
     for part in np.array_split(ordered, count):
         known = labels[part]
         lane = Lane(
             rows=part, synthetic=np.zeros(len(part), np.bool_), labels=np.maximum(known, 0).astype(np.float32),
-            weights=(known >= 0).astype(np.float32), windows=_windows(shards[part], WINDOW_FACES // count),
+            weights=weights[known], windows=_windows(shards[part], WINDOW_FACES // count),
         )  # fmt: skip
         lanes.append(_paired(lane) if blended else lane)
     return _plan(lanes, batch_size // count, ordered)
@@ -262,9 +265,20 @@ def _drawn(reals: Rows, fakes: Rows, options: DataOptions, epoch: int) -> Rows:
 def _class_weights(reals: Rows, fakes: Rows, options: DataOptions) -> npt.NDArray[np.float32]:
     """Of a real and of a fake face."""
     if options.synthetic == "none" and options.balance == "weights":
-        counts = np.array([len(reals), len(fakes)], np.float64)
-        return np.asarray(counts.sum() / (2 * counts), np.float32)
+        return _even_weights(np.array([len(reals), len(fakes)], np.float64))
     return np.ones(2, np.float32)
+
+
+def _scan_weights(labels: npt.NDArray[np.int64], *, even: bool) -> npt.NDArray[np.float32]:
+    """Of a real, of a fake, and (at place -1) of an unlabelled face."""
+    counts = np.bincount(labels[labels >= 0], minlength=2).astype(np.float64)
+    known = _even_weights(counts) if even and counts.all() else np.ones(2, np.float32)
+    return np.append(known, np.float32(0))
+
+
+def _even_weights(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """By class, so that both sum to the same and the mean weight is 1."""
+    return np.asarray(counts.sum() / (2 * counts), np.float32)
 
 
 def _shuffled(part: Rows, shards: Rows, window: int, rng: np.random.Generator) -> tuple[Rows, Rows]:

@@ -15,10 +15,11 @@ from batch.model.fit.engine import use_backend
 from batch.model.fit.feed import ReaderFeed
 from batch.model.fit.loop import Hooks, StepReport, TrainingDivergedError, fit
 from batch.model.fit.options import FitOptions
-from batch.model.network import NetworkOptions, build_network, check_unfreeze
+from batch.model.fit.scoring import LabelledScores, quick_metrics
+from batch.model.network import NetworkOptions, build_network, check_unfreeze, logits_of
 from batch.model.plan import DataOptions
 from batch.model.reader import FaceReader
-from batch.model.records import EpochRecord
+from batch.model.records import UNUSED, EpochRecord, Scores
 from batch.model.sheet import augmented_sheet
 from batch.storage.local import LocalStorage
 from tests.support.drawn_faces import DrawnFeed
@@ -52,6 +53,21 @@ def test_it_learns_and_its_model_says_what_its_scores_say() -> None:
     probabilities = result.model().predict_on_batch(batch.images)[:, 0]
     logits = np.array([expected[row] for row in batch.rows.tolist()])
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), probabilities, atol=1e-5)
+
+
+def test_scores_that_are_kept_are_those_of_the_saved_network() -> None:
+    """Training may round to bfloat16; calibration and thresholds are of the network that the bundle holds."""
+    feed = DrawnFeed(lanes=(12,) * 4, lane_batch=3)
+    result = fit(replace(CNN, precision="mixed"), feed, replace(QUICK, epochs=2))
+    [found] = result.saved_scores(feed.validation())
+    rounded = result.score(feed.validation())
+    assert np.array_equal(found.scores.rows, rounded.scores.rows)
+    logits = dict(zip(found.scores.rows.tolist(), found.scores.logits.tolist(), strict=True))
+    network = logits_of(result.model())
+    for batch in feed.validation().batches(0):
+        expected = network.predict_on_batch(batch.images.astype(np.float32))[:, 0]
+        np.testing.assert_allclose([logits[row] for row in batch.rows.tolist()], expected, atol=1e-5)
+    assert 1e-4 < np.abs(found.scores.logits - rounded.scores.logits).max() < 0.3
 
 
 @pytest.mark.parametrize("stop_at", [6, 10], ids=["between the stages", "within an epoch"])
@@ -166,7 +182,25 @@ def test_the_best_epoch_is_the_result_and_patience_ends_the_stage() -> None:
     assert result.best < len(result.history) - 1 < 8
     found = result.score(feed.validation())
     losses = np.logaddexp(0, found.scores.logits) - found.labels * found.scores.logits
-    assert losses.mean() == pytest.approx(result.history[result.best].validation["loss"], abs=1e-5)
+    assert np.average(losses, weights=found.weights) == pytest.approx(
+        result.history[result.best].validation["loss"], abs=1e-5
+    )
+
+
+def test_epochs_are_judged_at_the_odds_they_are_trained_at(tmp_path: Path) -> None:
+    """Four fakes to a real: an epoch that calls all fake is no good one, unless nothing is balanced."""
+    index = write_index(LocalStorage(tmp_path), [[0, 1, 1, 1, 1] * 4])
+    rows = np.arange(20)
+    for balance, accuracy in (("downsample", 0.5), ("weights", 0.5), ("none", 0.8)):
+        data = DataOptions(batch_size=8, balance=balance, augment="none")  # type: ignore[arg-type]
+        with FaceReader(index, data) as reader:
+            batches = list(ReaderFeed(reader, index, rows, rows, data).validation().batches(0))  # type: ignore[union-attr]
+        used = np.concatenate([batch.rows for batch in batches]) != UNUSED
+        labels, weights = (np.concatenate([getattr(b, name) for b in batches])[used] for name in ("labels", "weights"))
+        scores = Scores(rows=rows, logits=np.full(20, 3, np.float32))
+        found = quick_metrics(LabelledScores(scores=scores, labels=labels, weights=weights))
+        assert found["accuracy"] == pytest.approx(accuracy)
+        assert found["loss"] == pytest.approx(np.log1p(np.exp(-3)) + 3 * (1 - accuracy), abs=1e-6)
 
 
 def test_a_checkpoint_of_other_options_or_in_pieces_is_refused(tmp_path: Path) -> None:

@@ -167,6 +167,9 @@ def test_bad_input_is_named(index: FaceIndex, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"1 faces have no label .*00002"):
         plan_epoch(unknown, np.arange(3), DataOptions(), 1)
     assert plan_scan(unknown, np.arange(3), 4).total_weights.tolist() == [2]
+    assert plan_scan(unknown, np.array([0, 2]), 4, even=True).total_weights.tolist() == [1], (
+        "one class: nothing to even"
+    )
     plan = plan_epoch(index, rows, DataOptions(batch_size=12), 1)
     with pytest.raises(ValueError, match="workers: got 5, expected at most 4"):
         plan.owned(0, 5)

@@ -73,7 +73,10 @@ class ReaderFeed:
         return lacks_fakes(self._index, rows, self._options)
 
     def _planned(self, rows: Rows) -> EpochPlan:
-        return plan_scan(self._index, rows, self._options.batch_size, blended=self.lacks_fakes(rows))
+        return plan_scan(
+            self._index, rows, self._options.batch_size, blended=self.lacks_fakes(rows),
+            even=self._options.balance != "none",
+        )  # fmt: skip
 
     def _pass(self, plan: EpochPlan, epoch: int, *, training: bool) -> Pass:
         def batches(start_step: int) -> Iterator[Batch]:

@@ -172,7 +172,10 @@ class FeatureFeed:
 
     def scan(self, rows: Rows) -> Pass:
         """Each of these faces once."""
-        return _pass(plan_scan(self._index, rows, self._options.batch_size), self._features(PLAIN))
+        return _pass(
+            plan_scan(self._index, rows, self._options.batch_size, even=self._options.balance != "none"),
+            self._features(PLAIN),
+        )
 
 
 def changes(options: DataOptions) -> bool:

@@ -13,11 +13,13 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from batch.model.fit.engine import Arrays, Augment, Build, Engine, Snapshot, open_engine
 from batch.model.fit.feed import Feed, Pass
@@ -87,8 +89,20 @@ class FitResult:
     engine: Engine
 
     def score(self, faces: Pass) -> LabelledScores:
-        """Scores by the best epoch's weights. Collective: every worker calls it with its part."""
+        """Scores by the best epoch's weights, in the arithmetic of training. Collective: each worker gives its part."""
         return score(self.engine, faces.batches(0))
+
+    def saved_scores(self, *several: Pass) -> list[LabelledScores]:
+        """Scores as a bundle gives them: of `model()`, in full float32 where training rounded. Collective."""
+        from batch.model.predictor import Predictor
+
+        model = self.model()
+        predictor_of = cache(partial(Predictor, model))
+
+        def logits_of(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            return predictor_of(batch_size=len(images))(images)
+
+        return [score(self.engine, faces.batches(0), logits_of) for faces in several]
 
     def model(self) -> keras.Model:
         """The trained network in float32, from pixels to probability: what a bundle saves. Not collective."""
