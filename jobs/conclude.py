@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,20 +21,22 @@ from batch.model.judgement import (
     recalibrated,
     worst_mistakes,
 )
+from batch.model.landmarks import Landmarks, read_landmarks
 from batch.model.manifest import Manifest
 from batch.model.parquet import zstd_parquet
 from batch.model.plan import DataOptions
 from batch.model.reader import FaceReader
-from batch.model.records import FaceIndex, Split
+from batch.model.records import BLENDED, FaceIndex, Split
 from batch.model.scan import PREDICTIONS
 from batch.model.sheet import SHEET, augmented_sheet
 from batch.model.slices import Slices, of_rows
+from batch.model.split import loose_fakes
 from batch.shards.runfile import RunFile
 from batch.storage.base import MissingObjectError, Storage
 from jobs.console import begun
 from jobs.fitting import Trained
 from jobs.quiet import import_keras_on_cores
-from jobs.splitting import Prepared
+from jobs.splitting import LOOSE, Prepared
 
 if TYPE_CHECKING:
     from batch.model.bundle import Bundle
@@ -70,7 +72,9 @@ def conclude(
     raw = {name: predictions_table(index, scores, NO_CALIBRATION, **columns) for name, scores in trained.scores.items()}
     judgement = fit_judgement(raw[Split.VALIDATION])
     tables = {name: recalibrated(table, judgement.calibration) for name, table in raw.items()}
-    evaluations = _evaluations(trained, tables, judgement, prevalence, slices)
+    loose = loose_fakes(index, prepared.split, run.shaping["split"]["by"])
+    notes = (LOOSE.format(loose=loose) + ".",) if loose else ()
+    evaluations = _evaluations(trained, tables, judgement, prevalence, slices, notes)
     output.put(PREDICTIONS, zstd_parquet(pa.concat_tables(tables.values())))
     bundle = _save(output, index, prepared, trained, run, judgement, evaluations)
     mistakes = worst_mistakes(tables[Split.TEST], threshold=judgement.thresholds.half)
@@ -91,7 +95,7 @@ def conclude(
         history=trained.history,
         split_counts=counts,
         mistakes=mistakes,
-        crops=crops_of(index, mistakes) if pictures else None,
+        crops=crops_of(index, mistakes, data.seed, read_landmarks(output, index)) if pictures else None,
         contact_sheet=sheet,
         key=f"{BUNDLE}report.html",
     )
@@ -108,15 +112,20 @@ def conclude(
 
 
 def _evaluations(
-    trained: Trained, tables: Mapping[str, pa.Table], judgement: Judgement, prevalence: float, slices: Slices
+    trained: Trained,
+    tables: Mapping[str, pa.Table],
+    judgement: Judgement,
+    prevalence: float,
+    slices: Slices,
+    notes: Sequence[str],
 ) -> dict[str, Evaluation]:
-    """Of each split, by its name; with a note where its fakes were made."""
+    """Of each split, by its name; with these notes, and one where its fakes were made."""
     found = {}
     for name, table in tables.items():
         scores = trained.scores[name]
-        found[name] = judged(table, name, judgement, prevalence, of_rows(slices, scores.rows))
-        if scores.made is not None:
-            found[name] = replace(found[name], notes=(*found[name].notes, _NO_FAKES.format(name=name)))
+        made = judged(table, name, judgement, prevalence, of_rows(slices, scores.rows))
+        told = () if scores.made is None else (_NO_FAKES.format(name=name),)
+        found[name] = replace(made, notes=(*made.notes, *notes, *told))
     return found
 
 
@@ -132,16 +141,23 @@ def judged(table: pa.Table, name: str, judgement: Judgement, prevalence: float, 
     )
 
 
-def crops_of(index: FaceIndex, mistakes: tuple[Mistake, ...]) -> Mapping[str, npt.NDArray[np.uint8]]:
-    """Pictures of mistakes, by face."""
+def crops_of(
+    index: FaceIndex, mistakes: tuple[Mistake, ...], seed: int = 0, landmarks: Landmarks | None = None
+) -> Mapping[str, npt.NDArray[np.uint8]]:
+    """Pictures of mistakes, by face; those that were made of real faces with this seed are made again."""
     if not mistakes:
         return {}
     wanted = {mistake.face for mistake in mistakes}
-    names = index.table["face"].to_pylist()
-    rows = np.array([row for row, name in enumerate(names) if name in wanted], np.int64)
-    with FaceReader(index, DataOptions(cache="none")) as reader:
-        images = reader.images(rows)
-    return {names[row]: image for row, image in zip(rows.tolist(), images, strict=True)}
+    found = [
+        (row, name + kind)
+        for row, name in enumerate(index.table["face"].to_pylist())
+        for kind in ("", BLENDED)
+        if name + kind in wanted
+    ]
+    rows, made = np.array([row for row, _ in found], np.int64), np.array([name.endswith(BLENDED) for _, name in found])
+    with FaceReader(index, DataOptions(cache="none", seed=seed), landmarks=landmarks) as reader:
+        images = reader.images(rows, made)
+    return {name: image for (_, name), image in zip(found, images, strict=True)}
 
 
 def _save(

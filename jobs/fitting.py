@@ -215,7 +215,7 @@ def _fit(work: Work, board: Any) -> Trained | None:
 
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
-    use_threads(work.fit.backend)
+    threads = use_threads(work.fit.backend)
     from batch.model.augment import augmentation
     from batch.model.bundle import keras_bytes
     from batch.model.fit.feed import ReaderFeed
@@ -230,7 +230,7 @@ def _fit(work: Work, board: Any) -> Trained | None:
     split = SplitTable.from_parquet(work.output.read(SPLITS))
     landmarks = read_landmarks(work.output, index) if work.data.synthetic == "self-blended" else None
     with (
-        FaceReader(index, work.data, rank, workers, landmarks=landmarks) as reader,
+        FaceReader(index, work.data, rank, workers, threads=threads, landmarks=landmarks) as reader,
         _restored(ray.train.get_checkpoint()) as folder,
     ):
         feed = ReaderFeed(reader, index, split.rows(Split.TRAIN), split.rows(Split.VALIDATION), work.data)
@@ -263,16 +263,21 @@ def _scored(result: Any, feed: Any, several: Sequence[Rows]) -> list[Scores]:
     ]
 
 
-def use_threads(backend: str) -> None:
-    """Cores as they were given: two workers on one machine would otherwise each take all."""
+def use_threads(backend: str) -> int | None:
+    """Cores as they were given: two workers on one machine would otherwise each take all.
+
+    Gives how many decoders may run beside; None for as many as there are cores, which a GPU needs.
+    """
     import ray
 
     context: Any = ray.get_runtime_context()
-    cores = max(1, int(context.get_assigned_resources().get("CPU", 1)))
+    given = context.get_assigned_resources()
+    cores = max(1, int(given.get("CPU", 1)))
     if backend == "tensorflow":
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(cores)
+    return None if given.get("GPU") else cores
 
 
 def _hooks(board: Any, rank: int, hooks: Any, begun: Callable[[], None]) -> Any:

@@ -34,12 +34,15 @@ def predict(
         gpus: that each task gets; with 0 the network runs on one core.
         batch_size: crops a call of the network.
     """
-    environment = {"env_vars": keras_environment(backend, gpus)}
+    variables = keras_environment(backend, gpus)
+    if not gpus:
+        variables["TF_NUM_INTRAOP_THREADS"] = "1"  # or each of the tasks would take all cores
+    environment, threads = {"env_vars": variables}, None if gpus else 1
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3, runtime_env=environment)(_score)
     with progress("faces") as bar:
         bar.total(len(rows))
         parts = []
-        for part in fan_out(ray, task, (bundle, index, batch_size), chunks(index, rows), None):
+        for part in fan_out(ray, task, (bundle, index, batch_size, threads), chunks(index, rows), None):
             bar.add(Counter(done=len(part.rows)))
             parts.append(part)
     return joined(parts)
@@ -57,8 +60,8 @@ def keras_environment(backend: str, gpus: float) -> dict[str, str]:
     return found
 
 
-def _score(bundle: Bundle, index: FaceIndex, batch_size: int, rows: Rows) -> Scores:
+def _score(bundle: Bundle, index: FaceIndex, batch_size: int, threads: int | None, rows: Rows) -> Scores:
     if bundle.digest not in _LOADED:
         _LOADED.clear()
         _LOADED[bundle.digest] = bundle.predictor(batch_size=batch_size)
-    return score_faces(index, rows, _LOADED[bundle.digest])
+    return score_faces(index, rows, _LOADED[bundle.digest], threads=threads)

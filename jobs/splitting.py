@@ -12,10 +12,15 @@ from batch.model.groups import group_faces, largest_group
 from batch.model.identity import IdentityOptions, same_people
 from batch.model.near_duplicates import find_duplicates
 from batch.model.records import FaceIndex, Split
-from batch.model.split import SPLITS, SplitOptions, SplitTable, make_split
+from batch.model.split import SPLITS, SplitOptions, SplitTable, loose_fakes, make_split
 from batch.storage.base import Storage
 from jobs.console import say
 from jobs.identities import encode_people, look_at_faces
+
+LOOSE = (
+    "{loose} fakes are tied to no real face, since their original is not known here: the same people may be real in "
+    "another split, and figures may flatter"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,8 @@ def _make(ray: Any, options: SplitOptions, index: FaceIndex, output: Storage, *,
         largest = largest_group(index, group_faces(index, pairs=tied))
         say(f"largest group: {largest.faces} faces ({largest.share:.1%}), as in {', '.join(largest.sources[:3])}")
     split = make_split(index, options, duplicates=duplicates, people=people, needs_fakes=needs_fakes)
+    if loose := loose_fakes(index, split, options.by):
+        say(LOOSE.format(loose=loose))
     learnt_from = np.sort(np.concatenate([split.rows(Split.TRAIN), split.rows(Split.VALIDATION)]))
     fingerprint: Fingerprint = fingerprint_of(index, learnt_from, looks)
     # The split last: with it, the fingerprint is there too.

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from batch.model.fit.engine import use_backend
-from batch.model.plan import lacks_fakes
+from batch.model.plan import DataOptions, lacks_fakes
 from batch.model.records import FaceIndex, Split
+from batch.model.sizing import epoch_faces
 from batch.model.split import SplitTable
 from batch.shards.summary import SUMMARY
 from batch.storage.base import Storage
@@ -70,10 +71,12 @@ def _prepare(ray: Any, options: TrainOptions, index: FaceIndex, output: Storage)
     if options.synthetic == "none":
         prepared = prepare(ray, options.split_options(), index, output)
         print_counts(prepared.split)
+        _print_epoch(prepared.split, options.data_options())
         return prepared
     prepared = prepare(ray, options.split_options(), index, output, needs_fakes=False)
     print_counts(prepared.split)
     data = options.data_options()
+    _print_epoch(prepared.split, data)
     blended = [name for name in JUDGED if lacks_fakes(index, prepared.split.rows(name), data)]
     if blended:
         say(f"{' and '.join(blended)} without fakes: judged by self-blended ones, made of the real faces")
@@ -140,6 +143,16 @@ def print_counts(split: SplitTable) -> None:
         if any(counts.values()):
             shown = ", ".join(f"{count} {label}" for label, count in counts.items() if count)
             print(f"{name:<12} {shown}")
+
+
+def _print_epoch(split: SplitTable, data: DataOptions) -> None:
+    """How many faces it takes."""
+    train = split.counts()[Split.TRAIN]
+    faces = epoch_faces(train["real"], train["fake"], data)
+    made = ", half of them self-blended" if data.synthetic != "none" else ""
+    kept, all_faces = data.max_faces, train["real"] + train["fake"]
+    drawn = f", of {kept} chosen once (--max-faces)" if kept is not None and kept < all_faces else ""
+    print(f"{'an epoch':<12} {faces} faces{made}{drawn}")
 
 
 def _tell(output: Storage) -> Exit:

@@ -40,7 +40,8 @@ class TrainProgress:
         self._metrics = JobMetrics("train")
         self._task = None if shown is None else shown.add_task("starting", total=None, told="")
         self._said = time.monotonic()
-        self._epoch, self._first_step, self._last_step, self._since = 0, 0, 0, 0.0
+        self._epoch, self._first_step, self._since = 0, 0, 0.0
+        self._last_step, self._last, self._pace_s, self._between_s = 0, 0.0, 0.0, 0.0
 
     def tell(self, news: StepReport | EpochRecord) -> None:
         """Shows a step, or an epoch's end. Raises `StorageError` where the history could not be written."""
@@ -51,7 +52,7 @@ class TrainProgress:
             return
         left_s = self._left_s(news)
         told = f"loss {news.loss:.4f}  {news.images_per_second:.0f} img/s"
-        told += f"  at most {clock(left_s)} left{_OF_STAGE[news.stage]}" if left_s else ""
+        told += f"  about {clock(left_s)} left{_OF_STAGE[news.stage]}" if left_s else ""
         name = f"epoch {news.epoch} ({_STAGES[news.stage]})"
         if self._shown is not None and self._task is not None:
             self._shown.update(self._task, description=name, total=news.steps, completed=news.step, told=told)
@@ -64,21 +65,25 @@ class TrainProgress:
         self._history.replace(history)
 
     def _left_s(self, news: StepReport) -> float | None:
-        """To the end of the stage at the pace of this epoch; sooner if validation stops getting better.
+        """To the end of the stage, at the pace of this epoch and with what came between it and the last one.
 
-        A head on a frozen backbone learns at another pace than the network, so it says nothing of the time after it.
+        Sooner if validation stops getting better. A head on a frozen backbone learns at another pace than the network,
+        so it says nothing of the time after it.
         """
         now = time.monotonic()
         # After a lost worker the epoch goes on at an earlier step: its first one, or that of a checkpoint within it.
         begins_anew = news.epoch != self._epoch or news.step <= self._last_step
-        self._last_step = news.step
         if begins_anew:
+            if news.epoch - 1 == self._epoch > 0:  # validation and its checkpoint
+                self._between_s = max(0.0, now - self._last - self._pace_s)
             self._epoch, self._first_step, self._since = news.epoch, news.step, now
+        self._last_step, self._last = news.step, now
+        if begins_anew:
             return None
-        pace_s = (now - self._since) / (news.step - self._first_step)
+        self._pace_s = (now - self._since) / (news.step - self._first_step)
         before = sum(record.epoch < news.epoch and record.stage == news.stage for record in self._history.records)
         to_come = max(0, self._epochs.get(news.stage, 0) - before - 1)
-        return pace_s * (news.steps - news.step + news.steps * to_come)
+        return self._pace_s * (news.steps - news.step + news.steps * to_come) + self._between_s * (to_come + 1)
 
     def _line(self, text: str) -> None:
         if self._shown is not None:

@@ -269,7 +269,7 @@ def _class_weights(reals: Rows, fakes: Rows, options: DataOptions) -> npt.NDArra
     return np.ones(2, np.float32)
 
 
-def _scan_weights(labels: npt.NDArray[np.int64], *, even: bool) -> npt.NDArray[np.float32]:
+def _scan_weights(labels: npt.NDArray[np.int8], *, even: bool) -> npt.NDArray[np.float32]:
     """Of a real, of a fake, and (at place -1) of an unlabelled face."""
     counts = np.bincount(labels[labels >= 0], minlength=2).astype(np.float64)
     known = _even_weights(counts) if even and counts.all() else np.ones(2, np.float32)

@@ -96,12 +96,16 @@ class FaceReader:
             raise ValueError(f"step: got {start_step}, expected 0 to {plan.steps}")
         return self._batches(plan, lanes, epoch, start_step, training)
 
-    def images(self, rows: Rows) -> npt.NDArray[np.uint8]:
-        """The crops at `rows` in RGB, shape (n, side, side, 3), in that order. For pictures in reports."""
+    def images(self, rows: Rows, made: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.uint8]:
+        """The crops at `rows` in RGB, shape (n, side, side, 3), in that order. For pictures in reports.
+
+        Where `made`, the fake that a scan makes of the crop.
+        """
         crops = self._store.load(np.unique(rows), rows[:0])
         out = np.empty((len(rows), self.side, self.side, 3), np.uint8)
         for place, row in enumerate(rows.tolist()):
-            out[place] = self._decoded(row, crops[row])
+            face = self._decoded(row, crops[row])
+            out[place] = face if made is None or not made[place] else self._blended(row, face, 0)
         return out
 
     def _batches(
@@ -166,12 +170,14 @@ class FaceReader:
             row = int(batch.rows[place])
             if row != decoded:  # a fake follows the face that it is made of
                 decoded, face = row, self._decoded(row, crops[row])
-            image = face
-            if is_made:
-                rng = np.random.default_rng([self._options.seed, epoch, row])
-                image = self_blend(face, self.landmarks.of(row, face), rng)
+            image = self._blended(row, face, epoch) if is_made else face
             quality = int(batch.draws[place, JPEG])
             batch.images[place] = recompress(image, quality) if quality else image
+
+    def _blended(self, row: int, face: RgbImage, epoch: int) -> RgbImage:
+        """The fake of an epoch (0: of scans) that is made of a face."""
+        rng = np.random.default_rng([self._options.seed, epoch, row])
+        return self_blend(face, self.landmarks.of(row, face), rng)
 
     def _decoded(self, row: int, crop: bytes | RgbImage) -> RgbImage:
         """RGB pixels, or an error that names the face."""

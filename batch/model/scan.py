@@ -31,11 +31,14 @@ def chunks(index: FaceIndex, rows: Rows) -> list[Rows]:
     return [part for part in cuts if len(part)]
 
 
-def score_faces(index: FaceIndex, rows: Rows, predictor: BatchPredictor) -> Scores:
-    """Logits of the crops at `rows`, as they are stored: no augmentation. Raises `ValueError` as `FaceReader` does."""
+def score_faces(index: FaceIndex, rows: Rows, predictor: BatchPredictor, *, threads: int | None = None) -> Scores:
+    """Logits of the crops at `rows`, as they are stored: no augmentation; `threads` decode (default: one a core).
+
+    Raises `ValueError` as `FaceReader` does.
+    """
     plan = plan_scan(index, rows, predictor.batch_size)
     seen, logits = [], []
-    with FaceReader(index, DataOptions(cache="none")) as reader:
+    with FaceReader(index, DataOptions(cache="none"), threads=threads) as reader:
         for batch in reader.batches(plan, 0, training=False):
             used = batch.rows != UNUSED
             seen.append(batch.rows[used])

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batch.model.assign import assign_groups
-from batch.model.groups import Groups, Pairs, group_faces, largest_group
+from batch.model.groups import Groups, Pairs, ends_with, group_faces, largest_group
 from batch.model.parquet import zstd_parquet
 from batch.model.records import FaceIndex, Split
 from batch.schemas import SPLITS_VERSION, splits_schema
@@ -213,13 +213,31 @@ def _refuse_cut(index: FaceIndex, groups: Groups, splits: list[str | None]) -> N
             )
 
 
+def loose_fakes(index: FaceIndex, split: SplitTable, by: By) -> int:
+    """Fakes that no real face is grouped with, though one of another split may be of the same clip or person.
+
+    Those whose original nobody named (their source is their own clip); when people are parted, those whose original is
+    not among the faces, too. Whole parts of a corpus are not looked at.
+    """
+    if by == "part":
+        return 0
+    groups, labels = split.table["group"].combine_chunks().dictionary_encode().indices.to_numpy(), index.labels
+    with_real = np.unique(groups[labels == 0])
+    loose = np.flatnonzero((labels == 1) & ~np.isin(groups, with_real))
+    if by == "identity":
+        return len(loose)
+    table = index.table.select(["video_uri", "source_id"]).take(pa.array(loose))
+    pairs = zip(table["video_uri"].to_pylist(), table["source_id"].to_pylist(), strict=True)
+    return sum(ends_with(uri, source) for uri, source in pairs)
+
+
 def _refuse_crowd(index: FaceIndex, groups: Groups) -> None:
     largest = largest_group(index, groups)
     if largest.share > LARGEST_PERSON:
         raise ValueError(
             f"split by identity: group {largest.id} has {largest.share:.0%} of the faces ({largest.faces} of "
             f"{len(groups.numbers)}, {len(largest.sources)} sources as {', '.join(largest.sources[:_SHOWN])}), "
-            f"expected {LARGEST_PERSON:.0%} at most; split by source, or with a smaller distance between people"
+            f"expected {LARGEST_PERSON:.0%} at most; split by source or by part"
         )
 
 

@@ -15,10 +15,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from batch.model.bundle import CARD, Bundle
 from batch.model.evaluation import Evaluation
-from batch.reports.figures import Figure, figure_of, figure_rows, lead, point_rows
+from batch.reports.figures import Figure, figure_of, figure_rows, largest_slices, lead, point_rows
 from batch.storage.base import Storage
 
-_MAX_SLICES = 40
+_OF_A_KIND = 8
 
 
 def write_card(
@@ -44,6 +44,7 @@ def model_card(
         raise ValueError("model card: got no evaluation, expected one or more")
     main = evaluations[0]
     levels = [level for each in evaluations for level in (each.videos, each.faces)]
+    slices = [entry for _, kept, _ in largest_slices(main.slices, _OF_A_KIND) for entry in kept]
     return _environment().get_template("model_card.md").render(
         bundle=bundle,
         manifest=bundle.manifest,
@@ -54,8 +55,9 @@ def model_card(
         columns=[f"{each.name}, {level.unit}" for each in evaluations for level in (each.videos, each.faces)],
         rows=figure_rows(levels),
         points=point_rows(main),
-        slices=[(it, figure_of(it.accuracy, percent=True), figure_of(it.auc)) for it in main.slices[:_MAX_SLICES]],
-        rest=max(0, len(main.slices) - _MAX_SLICES),
+        slices=[(it, figure_of(it.accuracy, percent=True), figure_of(it.auc)) for it in slices],
+        rest=len(main.slices) - len(slices),
+        learnt=bundle.manifest.training,
         split_counts=split_counts or {},
         warning=warning,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from batch.model.evaluation import POINT_NAMES, Evaluation, Level, OperatingPoint
+from batch.model.evaluation import POINT_NAMES, Evaluation, Level, OperatingPoint, Slice
 from batch.model.metrics import NAMES, Metric
 
 WORDS: Mapping[str, tuple[str, str]] = {
@@ -127,3 +127,13 @@ def _written(value: float, *, percent: bool) -> str:
     if text == "100.0%":
         return ">99.9%" if value < 1 else "100%"
     return ("<0.1%" if value > 0 else "0%") if text == "0.0%" else text
+
+
+def largest_slices(slices: Sequence[Slice], most: int) -> list[tuple[str, tuple[Slice, ...], int]]:
+    """Each kind, its largest slices in their own order, and how many more it has."""
+    tables = []
+    for kind in dict.fromkeys(entry.kind for entry in slices):
+        found = [entry for entry in slices if entry.kind == kind]
+        kept = sorted(found, key=lambda entry: -(entry.real + entry.fake))[:most]
+        tables.append((kind, tuple(entry for entry in found if entry in kept), len(found) - len(kept)))
+    return tables

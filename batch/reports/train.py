@@ -22,7 +22,7 @@ from batch.model.judgement import Mistake
 from batch.model.records import EpochRecord
 from batch.model.thresholds import MIN_REALS
 from batch.reports import train_charts as charts
-from batch.reports.figures import Figure, figure_of, figure_rows, lead, point_rows
+from batch.reports.figures import Figure, figure_of, figure_rows, largest_slices, lead, point_rows
 from batch.reports.page import render, settings
 from batch.reports.thumbs import thumbnail
 from batch.storage.base import Storage
@@ -161,13 +161,10 @@ def _draw(main: Evaluation, bundle: Bundle, history: Sequence[EpochRecord]) -> D
 
 
 def _slice_tables(slices: Sequence[Slice]) -> list[SliceTable]:
-    tables = []
-    for kind in dict.fromkeys(entry.kind for entry in slices):
-        found = [entry for entry in slices if entry.kind == kind]
-        kept = sorted(found, key=lambda entry: -(entry.real + entry.fake))[:_MAX_SLICES]
-        rows = tuple(_slice_row(entry) for entry in found if entry in kept)
-        tables.append(SliceTable(kind=kind, rows=rows, rest=len(found) - len(rows)))
-    return tables
+    return [
+        SliceTable(kind=kind, rows=tuple(map(_slice_row, kept)), rest=rest)
+        for kind, kept, rest in largest_slices(slices, _MAX_SLICES)
+    ]
 
 
 def _slice_row(entry: Slice) -> SliceRow:

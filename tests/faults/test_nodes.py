@@ -120,6 +120,7 @@ def test_whatever_dies_faces_are_the_same(
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_two_drivers_on_one_output_do_no_harm(
     cluster: Any, expected: Storage, drawn_corpus: Path, tmp_path: Path
 ) -> None:

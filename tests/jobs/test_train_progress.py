@@ -68,9 +68,15 @@ def test_an_epoch_that_a_lost_worker_begins_anew_is_told_as_any_other(sink: Loca
     assert [record.epoch for record in read_history(sink)] == [1, 2]
 
 
+def test_what_comes_between_two_epochs_counts(sink: LocalStorage, clock: list[float]) -> None:
+    """Each step takes 2 s, and validation another 2."""
+    news = [step(9), step(10), ended(1), step(1, epoch=2), step(2, epoch=2), step(10, epoch=2), ended(2)]
+    assert told(sink, clock, news) == [None, 2.0 * 20, None, 2.0 * 18 + 2 * 2.0, pytest.approx(4 / 9 * 10 + 2 * 2.0)]
+
+
 def test_the_pace_of_the_head_tells_nothing_of_the_network(sink: LocalStorage, clock: list[float]) -> None:
     news = [step(1, stage="head"), step(2, stage="head"), ended(1, stage="head"), step(1, epoch=2), step(2, epoch=2)]
-    assert told(sink, clock, news) == [None, 2.0 * 18, None, 2.0 * 28]
+    assert told(sink, clock, news) == [None, 2.0 * 18, None, 2.0 * 28 + 3 * 2.0]
 
 
 def test_training_has_the_last_word_on_its_history(sink: LocalStorage) -> None:

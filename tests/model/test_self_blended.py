@@ -138,6 +138,9 @@ def test_reader_gives_each_face_and_its_fake(faces: list[np.ndarray], tmp_path: 
                 if row != UNUSED:
                     seen[int(row), int(label)] = image.copy()
         assert len(reader.landmarks) == 4
+        shown = reader.images(np.array([2, 2]), np.array([False, True]))
+        scanned = next(reader.batches(plan_scan(index, np.array([2]), 2, blended=True), 0, training=False))
+        assert np.array_equal(shown, scanned.images)
         write_landmarks(LocalStorage(tmp_path / "out"), [reader.landmarks.to_table()])
     assert sorted(seen) == [(row, label) for row in (0, 2, 3, 4) for label in (0, 1)]
     for (row, label), image in seen.items():

@@ -11,7 +11,7 @@ import pytest
 from batch.model.groups import group_faces, largest_group
 from batch.model.index import load_index
 from batch.model.records import FaceIndex, Split
-from batch.model.split import By, SplitOptions, SplitTable, make_split
+from batch.model.split import By, SplitOptions, SplitTable, loose_fakes, make_split
 from batch.schemas import splits_schema
 from batch.storage.local import LocalStorage
 from tests.support.face_outputs import Clip, corpus, fake, index_of, picture, real, write_output
@@ -59,6 +59,17 @@ def test_a_fake_of_a_fake_stays_with_the_first_original() -> None:
     assert together(index, "e.mp4", "f.mp4")
     assert not together(index, "a.mp4", "e.mp4")
     assert not together(index, "a.mp4", "real0000.mp4")
+
+
+def test_fakes_that_nothing_ties_to_a_real_face_are_counted() -> None:
+    """Folder labels name no original; people are those of real clips, so a fake whose original is gone has none."""
+    clips = [*corpus(12), fake("p/of_unknown.mp4", "p/of_unknown.mp4"), fake("p/of_absent.mp4", "absent.mp4")]
+    index = index_of(clips)
+    split = make_split(index, SplitOptions())
+    found = {by: loose_fakes(index, split, by) for by in ("source", "given", "identity", "part")}  # type: ignore[arg-type]
+    assert found == {"source": 1, "given": 1, "identity": 2, "part": 0}
+    tied = make_split(index, SplitOptions(), duplicates=np.array([[0, index.table.num_rows - 2]]))
+    assert loose_fakes(index, tied, "source") == 0, "a near-duplicate ties it"
 
 
 def test_equal_file_names_in_two_folders_are_two_sources() -> None:

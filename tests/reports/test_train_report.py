@@ -202,6 +202,29 @@ def test_tables_of_the_card_have_as_many_cells_as_heads(sink: Storage) -> None:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1, block
 
 
+def test_the_card_shows_slices_of_each_kind_and_what_was_learnt_from(sink: Storage) -> None:
+    rows = table()
+    many = evaluated(rows, groups={"actor": [f"a{place % 60:02d}" for place in range(rows.num_rows)]})
+    learnt = {
+        "network": {"weights": "imagenet"}, "fit": {"head_epochs": 2, "epochs": 8, "optimizer": "adam"},
+        "data": {"augment": "robust", "synthetic": "none", "balance": "downsample", "max_faces": 16000},
+    }  # fmt: skip
+    made = bundle(sink)
+    card = model_card(replace(made, manifest=replace(made.manifest, training=learnt)), [many])
+    section = card.split("## Where it differs")[1].split("##")[0]
+    kinds = Counter(line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| "))
+    assert kinds["actor"] == 8
+    assert {entry.kind for entry in many.slices} <= set(kinds), "no kind pushes another out"
+    assert (
+        f"{len(many.slices) - sum(min(8, count) for count in Counter(e.kind for e in many.slices).values())} smaller"
+        in section
+    )
+    assert "weights `imagenet`" in card and "at most 16000 that were chosen once" in card
+    learnt["data"] = {**learnt["data"], "synthetic": "self-blended"}
+    card = model_card(replace(made, manifest=replace(made.manifest, training=learnt)), [many])
+    assert "It learnt from no fake of the data." in card and "at most 8000 of them" in card
+
+
 def test_numbers_are_never_rounded_to_certainty() -> None:
     written = [figure_of(Metric(value=value)).value for value in (1.0, 0.99996, 0.5, 0.00001, 0.0)]
     assert written == ["1.000", ">0.999", "0.500", "<0.001", "0.000"]

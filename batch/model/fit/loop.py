@@ -301,4 +301,6 @@ def fingerprint(network: NetworkOptions, side: int, options: FitOptions) -> dict
     return {name: json.dumps(value) for name, value in fields.items() if name not in free}
 
 
-_ADVICE = "a smaller learning rate, or clip_norm, may help; the last checkpoint was made before that"
+_ADVICE = (
+    "a smaller learning rate, or clip_norm, may help, in a new OUTPUT; the last checkpoint here was made before that"
+)
