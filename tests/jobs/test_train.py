@@ -10,10 +10,15 @@ from pathlib import Path
 
 import boto3
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from batch.faces.options import CropOptions, FaceOptions
+from batch.model.bundle import load_bundle
+from batch.model.index import load_index
+from batch.model.records import Split
+from batch.model.scan import score_faces
 from batch.model.split import SplitTable
 from batch.storage.local import LocalStorage
 from batch.storage.s3 import S3Options, S3Storage
@@ -109,6 +114,11 @@ def test_it_learns_and_leaves_a_bundle_that_accounts_for_itself(faces: Path, cal
     table = pq.read_table(calm / "predictions.parquet")
     assert set(table["split"].to_pylist()) == {"validation", "test"}
     assert table.num_rows == sum(sum(summary["splits"][name].values()) for name in ("validation", "test"))
+    index = load_index([LocalStorage(faces)])
+    rows = np.concatenate([split.rows(name) for name in (Split.VALIDATION, Split.TEST)])
+    scores = score_faces(index, rows, load_bundle(LocalStorage(calm / "bundle")).predictor())
+    own = dict(zip(index.table["face"].take(pa.array(scores.rows)).to_pylist(), scores.logits.tolist(), strict=True))
+    np.testing.assert_allclose(table["logit"].to_numpy(), [own[face] for face in table["face"].to_pylist()], atol=1e-4)
     for name in ("bundle/report.html", "bundle/MODEL_CARD.md", "augmented.png", "splits.parquet"):
         assert (calm / name).stat().st_size > 1000
     page = (calm / "bundle/report.html").read_text()
