@@ -88,8 +88,9 @@ _HEAD = FitOptions(head_epochs=60, epochs=0, head_learning_rate=3e-3)
 _SCALED_HEAD = replace(_HEAD, head_learning_rate=1e-3)
 _TUNED = replace(_XCEPTION, features="multi", precision="mixed")
 _WHOLE = FitOptions(head_epochs=1, epochs=3, learning_rate=1e-4)
-# A real face and its blend differ so little that a head on frozen features learns noise, many features the more.
-_BLENDED = FitOptions(head_epochs=0, epochs=10, learning_rate=2e-4, warmup_epochs=0.2)
+# A real face and its blend differ so little that a head on frozen features learns noise, the more the more features;
+# with twice this learning rate and no clipping the loss rose again in the third epoch.
+_BLENDED = FitOptions(head_epochs=0, epochs=12, learning_rate=1e-4, warmup_epochs=0.5, clip_norm=1.0)
 ROWS = {
     "cnn": Row(
         side=128, network=NetworkOptions(model="cnn"), data=DataOptions(augment="reference"),
