@@ -188,7 +188,7 @@ def gpu_names() -> list[str]:
     if keras.backend.backend() == "jax":
         import jax
 
-        return [str(device.device_kind) for device in jax.local_devices() if device.platform == "gpu"]
+        return [str(device.device_kind) for device in jax.local_devices() if device.platform != "cpu"]
     import tensorflow as tf
 
     details = tf.config.experimental.get_device_details

@@ -10,11 +10,13 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from batch.model.bundle import CARD, Bundle
 from batch.model.evaluation import Evaluation
+from batch.model.network import NetworkOptions
 from batch.reports.figures import Figure, figure_of, figure_rows, largest_slices, lead, point_rows
 from batch.storage.base import Storage
 
@@ -57,10 +59,32 @@ def model_card(
         points=point_rows(main),
         slices=[(it, figure_of(it.accuracy, percent=True), figure_of(it.auc)) for it in slices],
         rest=len(main.slices) - len(slices),
-        learnt=bundle.manifest.training,
+        learnt=_learnt(bundle.manifest.training),
         split_counts=split_counts or {},
         warning=warning,
     )  # fmt: skip
+
+
+def _learnt(training: Mapping[str, Any]) -> list[str]:
+    """How the network came to be, by the options of training; nothing of a bundle that tells none."""
+    if not {"network", "data", "fit"} <= set(training):
+        return []
+    network, data, fit = (training[name] for name in ("network", "data", "fit"))
+    start = NetworkOptions(model=network["model"], weights=network["weights"]).source_of_weights
+    stages = f"{fit['epochs']} of the network"
+    if start != "none":
+        stages = f"{fit['head_epochs']} of the head on the frozen network, then {stages}"
+    told = [f"Start: weights {start}. Epochs, at most: {stages}. Optimizer {fit['optimizer']}, batches of "
+            f"{data['batch_size']}, augmentation {data['augment']}."]  # fmt: skip
+    most = data["max_faces"]
+    if data["synthetic"] == "none":
+        chosen = f", drawn from {most} faces at most that were chosen once" if most else ""
+        return [*told, f"Faces of an epoch: balance {data['balance']}{chosen}."]
+    chosen = f", {most // 2} of them at most" if most else ""
+    return [
+        *told,
+        f"Its fakes were self-blended ones, made of the real faces{chosen}. It learnt from no fake of the data.",
+    ]
 
 
 @cache

@@ -206,8 +206,11 @@ def test_the_card_shows_slices_of_each_kind_and_what_was_learnt_from(sink: Stora
     rows = table()
     many = evaluated(rows, groups={"actor": [f"a{place % 60:02d}" for place in range(rows.num_rows)]})
     learnt = {
-        "network": {"weights": "imagenet"}, "fit": {"head_epochs": 2, "epochs": 8, "optimizer": "adam"},
-        "data": {"augment": "robust", "synthetic": "none", "balance": "downsample", "max_faces": 16000},
+        "network": {"model": "xception", "weights": "auto"},
+        "fit": {"head_epochs": 2, "epochs": 8, "optimizer": "adam"},
+        "data": {
+            "augment": "robust", "synthetic": "none", "balance": "downsample", "max_faces": 16000, "batch_size": 32,
+        },
     }  # fmt: skip
     made = bundle(sink)
     card = model_card(replace(made, manifest=replace(made.manifest, training=learnt)), [many])
@@ -219,10 +222,11 @@ def test_the_card_shows_slices_of_each_kind_and_what_was_learnt_from(sink: Stora
         f"{len(many.slices) - sum(min(8, count) for count in Counter(e.kind for e in many.slices).values())} smaller"
         in section
     )
-    assert "weights `imagenet`" in card and "at most 16000 that were chosen once" in card
+    assert "weights imagenet. Epochs, at most: 2 of the head" in card
+    assert "drawn from 16000 faces at most that were chosen once" in card
     learnt["data"] = {**learnt["data"], "synthetic": "self-blended"}
     card = model_card(replace(made, manifest=replace(made.manifest, training=learnt)), [many])
-    assert "It learnt from no fake of the data." in card and "at most 8000 of them" in card
+    assert "It learnt from no fake of the data." in card and ", 8000 of them at most" in card
 
 
 def test_numbers_are_never_rounded_to_certainty() -> None:
