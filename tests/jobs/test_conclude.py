@@ -40,7 +40,7 @@ def test_lost_permission_at_the_end_of_training_is_a_failure(
         stage="whole", epoch=1, step=1, loss=0.5, learning_rate=0.1, images_per_second=1.0, seconds=1.0
     )
     trained = Trained(model=b"", history=(record,), best=0, scores=scores, device="CPU")
-    run = RunFile(kind="train", input="/in", shaping={}, versions={})
+    run = RunFile(kind="train", input="/in", shaping={"split": {"by": "source"}}, versions={})
 
     def job() -> Exit:
         conclude(
