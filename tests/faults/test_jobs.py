@@ -163,6 +163,7 @@ def test_a_store_that_is_gone_for_good_ends_the_job_and_the_next_run_finishes_it
     assert place.faces("gone") == place.faces("calm")
 
 
+@pytest.mark.soak
 def test_a_bucket_that_cannot_be_read_stops_the_job_early_and_a_retry_finishes_it(place: Place) -> None:
     calm = place.outcomes("calm")
     with proxying(place.server.endpoint, [Rule(fault="500", path=r"/corpus/.*\.mp4")]) as proxy:

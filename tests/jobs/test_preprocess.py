@@ -93,6 +93,7 @@ def test_a_rerun_does_nothing_and_other_options_are_refused(drawn_corpus: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_killed_run_ends_as_a_calm_one(drawn_corpus: Path, calm: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     command = [sys.executable, "-m", "jobs.cli", "preprocess", str(drawn_corpus), str(output), "--workers", "1"]
