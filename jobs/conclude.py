@@ -30,13 +30,12 @@ from batch.model.records import BLENDED, FaceIndex, Split
 from batch.model.scan import PREDICTIONS
 from batch.model.sheet import SHEET, augmented_sheet
 from batch.model.slices import Slices, of_rows
-from batch.model.split import loose_fakes
 from batch.shards.runfile import RunFile
 from batch.storage.base import MissingObjectError, Storage
 from jobs.console import begun
 from jobs.fitting import Trained
 from jobs.quiet import import_keras_on_cores
-from jobs.splitting import LOOSE, Prepared
+from jobs.splitting import Prepared, note_of_loose_fakes
 
 if TYPE_CHECKING:
     from batch.model.bundle import Bundle
@@ -72,8 +71,8 @@ def conclude(
     raw = {name: predictions_table(index, scores, NO_CALIBRATION, **columns) for name, scores in trained.scores.items()}
     judgement = fit_judgement(raw[Split.VALIDATION])
     tables = {name: recalibrated(table, judgement.calibration) for name, table in raw.items()}
-    loose = loose_fakes(index, prepared.split, run.shaping["split"]["by"])
-    notes = (LOOSE.format(loose=loose) + ".",) if loose else ()
+    loose = note_of_loose_fakes(index, prepared.split, run.shaping["split"]["by"])
+    notes = (f"{loose}.",) if loose else ()
     evaluations = _evaluations(trained, tables, judgement, prevalence, slices, notes)
     output.put(PREDICTIONS, zstd_parquet(pa.concat_tables(tables.values())))
     bundle = _save(output, index, prepared, trained, run, judgement, evaluations)

@@ -12,15 +12,10 @@ from batch.model.groups import group_faces, largest_group
 from batch.model.identity import IdentityOptions, same_people
 from batch.model.near_duplicates import find_duplicates
 from batch.model.records import FaceIndex, Split
-from batch.model.split import SPLITS, SplitOptions, SplitTable, loose_fakes, make_split
+from batch.model.split import SPLITS, By, SplitOptions, SplitTable, loose_fakes, make_split
 from batch.storage.base import Storage
 from jobs.console import say
 from jobs.identities import encode_people, look_at_faces
-
-LOOSE = (
-    "{loose} fakes are tied to no real face, since their original is not known here: the same people may be real in "
-    "another split, and figures may flatter"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +43,17 @@ def prepare(
     return Prepared(split=split, fingerprint=output.read(FINGERPRINT))
 
 
+def note_of_loose_fakes(index: FaceIndex, split: SplitTable, by: By) -> str:
+    """What to tell where fakes may leak between splits; empty where none can."""
+    loose = loose_fakes(index, split, by)
+    if not loose:
+        return ""
+    return (
+        f"{loose} fakes are tied to no real face, since their original is not known here: the same people may be real "
+        "in another split, and figures may flatter"
+    )
+
+
 def _make(ray: Any, options: SplitOptions, index: FaceIndex, output: Storage, *, needs_fakes: bool) -> None:
     say(f"looking for near-duplicates among {index.table.num_rows} faces")
     looks = look_at_faces(ray, index)
@@ -63,8 +69,8 @@ def _make(ray: Any, options: SplitOptions, index: FaceIndex, output: Storage, *,
         largest = largest_group(index, group_faces(index, pairs=tied))
         say(f"largest group: {largest.faces} faces ({largest.share:.1%}), as in {', '.join(largest.sources[:3])}")
     split = make_split(index, options, duplicates=duplicates, people=people, needs_fakes=needs_fakes)
-    if loose := loose_fakes(index, split, options.by):
-        say(LOOSE.format(loose=loose))
+    if note := note_of_loose_fakes(index, split, options.by):
+        say(note)
     learnt_from = np.sort(np.concatenate([split.rows(Split.TRAIN), split.rows(Split.VALIDATION)]))
     fingerprint: Fingerprint = fingerprint_of(index, learnt_from, looks)
     # The split last: with it, the fingerprint is there too.

@@ -136,13 +136,18 @@ class EpochPlan:
                 f"workers: got {workers}, expected at most {len(self.lanes)} with batches of {self.batch_size} faces: "
                 f"a batch is shared out in gcd(batch size, {MAX_LANES}) equal parts"
             )
-        each, more = divmod(len(self.lanes), workers)
-        first = rank * each + min(rank, more)
-        return range(first, first + each + (rank < more))
+        return owned_lanes(len(self.lanes), rank, workers)
 
     def places(self, workers: int) -> int:
         """Places of each worker's part of a batch, the same for all workers: some stay empty on an uneven share."""
         return -(-len(self.lanes) // workers) * self.lane_batch
+
+
+def owned_lanes(lanes: int, rank: int, workers: int) -> range:
+    """A worker's share of so many lanes: neighbours, the first workers one more where it does not come out even."""
+    each, more = divmod(lanes, workers)
+    first = rank * each + min(rank, more)
+    return range(first, first + each + (rank < more))
 
 
 def plan_epoch(index: FaceIndex, rows: Rows, options: DataOptions, epoch: int) -> EpochPlan:

@@ -74,10 +74,9 @@ def show_photographs(values: Values, numbers: npt.NDArray[np.int64]) -> None:
     for distance in DISTANCES:
         labels = cluster_people(values, distance)
         _, sizes = np.unique(labels, return_counts=True)
-        _, both = np.unique(np.stack([labels, numbers], axis=1), axis=0, return_counts=True)
-        owner = np.unique(np.stack([labels, numbers], axis=1), axis=0)[:, 0]
+        pairs, both = np.unique(np.stack([labels, numbers], axis=1), axis=0, return_counts=True)
         most = np.zeros(labels.max() + 1, np.int64)
-        np.maximum.at(most, owner, both)
+        np.maximum.at(most, pairs[:, 0], both)
         apart = float(np.mean(labels[::2] != labels[1::2]))
         print(f"{distance:>8.2f} {most.sum() / len(labels):>7.3f} {apart:>6.1%} {sizes.max() / len(labels):>16.1%}")
 

@@ -27,7 +27,7 @@ from jobs.train_options import TrainOptions
 from tests.support.face_outputs import real, write_output
 from tests.support.job import ROOT, SABOTAGE, fakesift, files
 from tests.support.learnable import clips, write_learnable
-from tests.support.processes import family, kill_all, raylet_of, started
+from tests.support.processes import family, kill_all, raylet_of, started, told_until
 from tests.support.seaweed import S3Server
 
 TRAIN = (
@@ -160,17 +160,12 @@ def test_a_node_that_died_is_made_good_by_another(faces: Path, calm: Path, tmp_p
         nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
         cluster.wait_for_nodes()
         job = started("train", faces, output, *TRAIN, "--address", cluster.address)
-        said = []
-        for line in job.stderr or ():
-            said.append(line)
-            if line.startswith("epoch 2 "):
-                break
-        assert job.poll() is None, "".join(said)
+        said = told_until(job, "epoch 2 ")
         kill_all(family(raylet_of(nodes[1])))
         cluster.worker_nodes.remove(nodes[1])
         cluster.add_node(num_cpus=1)
         told, rest = job.communicate(timeout=400)
-        assert job.returncode == 0, told + "".join(said) + rest
+        assert job.returncode == 0, told + said + rest
     finally:
         if job is not None:
             job.kill()

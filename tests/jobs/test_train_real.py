@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.job import fakesift
-from tests.support.processes import started
+from tests.support.processes import started, told_until
 
 SHARED = Path(__file__).parents[3] / "shared"
 CLIPS, WEIGHTS = SHARED / "corpus", SHARED / "weights/xception_imagenet_notop.weights.h5"
@@ -27,12 +27,7 @@ def test_real_clips_train_two_workers_that_are_killed_and_go_on(tmp_path: Path) 
     )
     job = started(*asked)
     try:
-        said = []
-        for line in job.stderr or ():
-            said.append(line)
-            if line.startswith("epoch 2 "):
-                break
-        assert job.poll() is None, "".join(said)
+        told_until(job, "epoch 2 ")
     finally:
         job.kill()
         job.communicate()

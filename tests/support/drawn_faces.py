@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batch.model.fit.feed import Pass
+from batch.model.plan import owned_lanes
 from batch.model.records import UNUSED, Batch
 
 
@@ -50,9 +51,8 @@ class DrawnFeed:
     def _batch(self, taken: list[np.ndarray]) -> Batch:
         places = -(-len(self.lanes) // self.workers) * self.lane_batch
         rows = np.full(places, UNUSED, np.int64)
-        each, more = divmod(len(taken), self.workers)
-        first = self.rank * each + min(self.rank, more)
-        for place, lane in enumerate(taken[first : first + each + (self.rank < more)]):
+        for place, number in enumerate(owned_lanes(len(taken), self.rank, self.workers)):
+            lane = taken[number]
             rows[place * self.lane_batch : place * self.lane_batch + len(lane)] = lane
         weights = (rows != UNUSED).astype(np.float32) * (1 + rows % 3)
         return Batch(

@@ -16,6 +16,17 @@ def started(*arguments: object) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def told_until(job: "subprocess.Popen[str]", beginning: str) -> str:
+    """What a command that still runs has told on stderr, up to the first line that begins so."""
+    said = ""
+    for line in job.stderr or ():
+        said += line
+        if line.startswith(beginning):
+            break
+    assert job.poll() is None, said
+    return said
+
+
 def family(pid: int) -> list[int]:
     """A process and all that descend from it, youngest first."""
     found = [pid]
