@@ -55,6 +55,9 @@ class TrainOptions:
     """Share of values dropped before each dense layer and before the sigmoid."""
     precision: Literal["auto", "float32", "mixed"] = _NETWORK.precision
     """mixed: bfloat16 arithmetic on float32 weights; auto: where a GPU knows it."""
+    norms: Literal["frozen", "trained"] = _NETWORK.norms
+    """BatchNorm of a pretrained network: frozen as it came, or trained with what --unfreeze says, on the faces of all
+    workers."""
 
     batch_size: int = _DATA.batch_size
     """Faces of one step, over all workers."""
@@ -169,6 +172,7 @@ class TrainOptions:
             dense_units=self.dense_units,
             dropout=self.dropout,
             precision=self.precision,
+            norms=self.norms,
         )
 
     def _weights(self) -> str:

@@ -41,6 +41,10 @@ class NetworkOptions:
     precision: Literal["auto", "float32", "mixed"] = "auto"
     """`mixed`: bfloat16 arithmetic on float32 weights. `auto`: mixed where a GPU knows bfloat16."""
 
+    norms: Literal["frozen", "trained"] = "frozen"
+    """BatchNorm of a pretrained backbone: `frozen` as it came, or `trained` with the layers about it in the second
+    stage, on the faces of the global batch. That of a network without pretrained weights is always trained."""
+
     def __post_init__(self) -> None:
         if self.model not in NETWORKS:
             raise ValueError(f"unknown model: received {self.model!r}, expected one of {', '.join(sorted(NETWORKS))}")
@@ -52,6 +56,8 @@ class NetworkOptions:
             raise ValueError(f"bad dense_units: received {self.dense_units}, expected whole numbers of 1 or more")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"bad dropout: received {self.dropout}, expected 0 to below 1")
+        if self.norms not in ("frozen", "trained"):
+            raise ValueError(f"unknown norms: received {self.norms!r}, expected 'frozen' or 'trained'")
         if self.precision not in ("auto", "float32", "mixed"):
             raise ValueError(f"unknown precision: received {self.precision!r}, expected auto, float32 or mixed")
 
@@ -69,8 +75,13 @@ class NetworkOptions:
 
     @property
     def pretrained(self) -> bool:
-        """True if the backbone starts from weights: there is a head stage then, and its BatchNorm stays frozen."""
+        """True if the backbone starts from weights: there is a head stage then."""
         return self.source_of_weights != "none"
+
+    @property
+    def trains_norms(self) -> bool:
+        """True if the backbone's BatchNorm learns in the second stage."""
+        return self.norms == "trained" or not self.pretrained
 
 
 def build_network(options: NetworkOptions, side: int) -> keras.Model:
@@ -118,7 +129,7 @@ def logits_of(model: keras.Model) -> keras.Model:
 
 
 def set_trainable(model: keras.Model, stage: Stage, options: NetworkOptions, unfreeze: Literal["whole"] | int) -> None:
-    """Mark what the stage trains. BatchNorm of a pretrained backbone stays frozen in both.
+    """Mark what the stage trains. BatchNorm of a pretrained backbone stays frozen in both, unless `trains_norms`.
 
     `training=False` in the graph is not enough for that: Keras overrides it by the argument of the outer call.
     Raises ValueError if the backbone has no (or fewer) named blocks to count from the end.
@@ -134,7 +145,7 @@ def set_trainable(model: keras.Model, stage: Stage, options: NetworkOptions, unf
         return
     for place, layer in enumerate(backbone.layers):
         norm = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = place >= first and not (norm and options.pretrained)
+        layer.trainable = place >= first and (options.trains_norms or not norm)
 
 
 def check_unfreeze(options: NetworkOptions, unfreeze: Literal["whole"] | int) -> None:

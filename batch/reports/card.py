@@ -73,7 +73,8 @@ def _learnt(training: Mapping[str, Any]) -> list[str]:
     start = NetworkOptions(model=network["model"], weights=network["weights"]).source_of_weights
     stages = f"{fit['epochs']} of the network"
     if start != "none":
-        stages = f"{fit['head_epochs']} of the head on the frozen network, then {stages}"
+        norms = network.get("norms", "frozen")  # bundles of earlier versions knew no other
+        stages = f"{fit['head_epochs']} of the head on the frozen network, then {stages}, BatchNorm {norms}"
     told = [f"Start: weights {start}. Epochs, at most: {stages}. Optimizer {fit['optimizer']}, batches of "
             f"{data['batch_size']}, augmentation {data['augment']}."]  # fmt: skip
     most = data["max_faces"]

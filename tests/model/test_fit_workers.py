@@ -23,7 +23,7 @@ def test_two_workers_end_with_the_weights_of_one(backend: str, tmp_path: Path) -
     build_network(NetworkOptions(model="cnn"), 32).get_layer("backbone").save_weights(start)
     networks = {
         "frozen norms": {"model": "cnn", "weights": str(start), "features": "multi", "dense_units": (16,)},
-        "trained norms": {"model": "cnn"},
+        "trained norms": {"model": "cnn", "weights": str(start), "norms": "trained"},
     }
     if backend == "jax":  # under TensorFlow each worker draws a mask of its own, as the README says
         networks["trained norms"]["dropout"] = 0.3

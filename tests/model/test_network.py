@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from batch.model import backbones
 from batch.model.backbones import NETWORKS, Architecture
-from batch.model.network import NetworkOptions, build_network, logits_of, set_trainable
+from batch.model.network import NetworkOptions, Stage, build_network, logits_of, set_trainable
 
 XCEPTION = Path(__file__).parents[3] / "shared" / "weights" / "xception_imagenet_notop.weights.h5"
 
@@ -77,16 +78,26 @@ def normed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "normed.weights.h5"
 
 
-def test_batch_norm_is_frozen_in_fine_tuning_and_trained_from_scratch(normed: Path) -> None:
-    for weights, trained in ((str(normed), False), ("none", True)):
-        options = NetworkOptions(model="normed", weights=weights)
-        model = build_network(options, 8)
-        set_trainable(model, "whole", options, "whole")
-        norm = model.get_layer("backbone").layers[-1]
-        before = norm.moving_mean.numpy().copy()
-        model(pixels(8).astype(np.float32), training=True)
-        assert (norm.moving_mean.numpy() != before).any() == trained
-        assert bool(norm.trainable_variables) == trained
+@pytest.mark.parametrize(
+    ("weights", "norms", "stage", "trained"),
+    [
+        ("file", "frozen", "whole", False),
+        ("file", "trained", "whole", True),
+        ("file", "trained", "head", False),
+        ("none", "frozen", "whole", True),
+    ],
+)
+def test_batch_norm_of_weights_learns_if_told_and_not_with_the_head(
+    normed: Path, weights: str, norms: Literal["frozen", "trained"], stage: Stage, trained: bool
+) -> None:
+    options = NetworkOptions(model="normed", weights=str(normed) if weights == "file" else weights, norms=norms)
+    model = build_network(options, 8)
+    set_trainable(model, stage, options, "whole")
+    norm = model.get_layer("backbone").layers[-1]
+    before = norm.moving_mean.numpy().copy()
+    model(pixels(8).astype(np.float32), training=True)
+    assert (norm.moving_mean.numpy() != before).any() == trained
+    assert bool(norm.trainable_variables) == trained
 
 
 def test_another_network_is_one_entry(normed: Path) -> None:
@@ -120,6 +131,7 @@ def test_a_failed_download_names_the_choices(monkeypatch: pytest.MonkeyPatch, tm
         ({"model": "resnet"}, "received 'resnet', expected one of cnn, xception"),
         ({"model": "cnn", "weights": "imagenet"}, "cnn has no ImageNet weights"),
         ({"features": "first"}, "received 'first'"),
+        ({"norms": "synchronized"}, "received 'synchronized', expected 'frozen' or 'trained'"),
         ({"dense_units": (0,)}, r"received \(0,\)"),
         ({"dropout": 1.0}, "received 1.0, expected 0 to below 1"),
         ({"precision": "half"}, "received 'half'"),

@@ -49,7 +49,7 @@ def statistics_over(weights: Any, summed: Summed = lambda parts: parts) -> Itera
 
 def with_global_norms(model: keras.Model, options: NetworkOptions) -> keras.Model:
     """The network itself if its norms stay frozen, else a copy with the same values whose norms are replaced."""
-    if options.pretrained:
+    if not options.trains_norms:
         return model
     made = keras.models.clone_model(model, clone_function=_replaced, recursive=True)
     made.set_weights(model.get_weights())

@@ -65,6 +65,7 @@ class Recipe:
             "plateau_factor": self.fit.schedule != "plateau",
             "learning_rate": not whole,
             "unfreeze": not whole or not self.network.pretrained,
+            "norms": not whole or not self.network.pretrained,
             "head_learning_rate": not heads,
             "head_epochs": not self.network.pretrained,
         }
