@@ -70,7 +70,8 @@ def _learnt(training: Mapping[str, Any]) -> list[str]:
     if not {"network", "data", "fit"} <= set(training):
         return []
     network, data, fit = (training[name] for name in ("network", "data", "fit"))
-    start = NetworkOptions(model=network["model"], weights=network["weights"]).source_of_weights
+    # Of a file its name: the rest tells of the machine that it was trained on.
+    start = Path(NetworkOptions(model=network["model"], weights=network["weights"]).source_of_weights).name
     stages = f"{fit['epochs']} of the network"
     if start != "none":
         norms = network.get("norms", "frozen")  # bundles of earlier versions knew no other
