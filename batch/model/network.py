@@ -40,7 +40,6 @@ class NetworkOptions:
     """Share of values dropped before each dense layer and before the sigmoid, 0 to below 1."""
     precision: Literal["auto", "float32", "mixed"] = "auto"
     """`mixed`: bfloat16 arithmetic on float32 weights. `auto`: mixed where a GPU knows bfloat16."""
-
     norms: Literal["frozen", "trained"] = "frozen"
     """BatchNorm of a pretrained backbone: `frozen` as it came, or `trained` with the layers about it in the second
     stage, on the faces of the global batch. That of a network without pretrained weights is always trained."""

@@ -5,8 +5,8 @@ one picture, of which one is changed in colour and sharpness, are blended along 
 after the inner copy was moved and scaled a little and the mask was bent and softened. What is left is what all face
 swaps share: a border, and statistics that differ across it. On the host, in the decoding threads: OpenCV alone.
 
-Two things are not the paper's: the inner copy is laid on whole, never half transparent, and the border is narrower. On
-photographs a network then learns in two epochs what it did not in twelve (`tests/benchmarks/accuracy.py`).
+Two things are not the paper's: the inner copy is laid on whole, never half transparent, and the border is narrower: a
+network learns from such fakes sooner (`tests/benchmarks/accuracy.py`).
 """
 
 from __future__ import annotations

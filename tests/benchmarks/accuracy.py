@@ -83,7 +83,7 @@ class Data:
 
 
 _XCEPTION = NetworkOptions(model="xception", weights=str(WEIGHTS))
-_ROBUST, _PLAIN = DataOptions(), DataOptions(augment="none")
+_PLAIN = DataOptions(augment="none")
 _HEAD = FitOptions(head_epochs=60, epochs=0, head_learning_rate=3e-3)
 _SCALED_HEAD = replace(_HEAD, head_learning_rate=1e-3)
 _TUNED = replace(_XCEPTION, features="multi", precision="mixed")
@@ -108,7 +108,7 @@ ROWS = {
     ),
     "self-blended": Row(
         side=160, network=replace(_XCEPTION, precision="mixed", norms="trained"),
-        data=replace(_ROBUST, synthetic="self-blended"), fit=_BLENDED,
+        data=DataOptions(synthetic="self-blended"), fit=_BLENDED,
         target="0.90", facts="0.903 / 0.964 / 0.237; clips 0.75", slow=True,
     ),
     "cnn-blended": Row(
