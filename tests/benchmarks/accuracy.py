@@ -86,8 +86,8 @@ _XCEPTION = NetworkOptions(model="xception", weights=str(WEIGHTS))
 _PLAIN = DataOptions(augment="none")
 _HEAD = FitOptions(head_epochs=60, epochs=0, head_learning_rate=3e-3)
 _SCALED_HEAD = replace(_HEAD, head_learning_rate=1e-3)
-_TUNED = replace(_XCEPTION, features="multi", precision="mixed")
-_WHOLE = FitOptions(head_epochs=1, epochs=3, learning_rate=1e-4)
+_TUNED = replace(_XCEPTION, features="multi", precision="mixed", norms="trained")
+_WHOLE = FitOptions(head_epochs=0, epochs=6, learning_rate=2e-4, warmup_epochs=0.5)
 # The learning rate of FaceForensics++ (Roessler et al. 2019) for Xception, which trained its BatchNorm, too.
 _BLENDED = FitOptions(head_epochs=0, epochs=14, learning_rate=2e-4, warmup_epochs=0.5, clip_norm=1.0)
 ROWS = {
