@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from batch.model.index import load_index, unfinished
 from batch.model.records import FaceIndex
 from batch.model.slices import Slices
-from batch.model.split import make_split
+from batch.model.split import SPLITS, make_split
 from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
 from batch.storage.base import Storage
 from batch.storage.open import open_storage
@@ -60,5 +60,6 @@ def open_faces(options: TrainOptions, kind: str) -> OpenFaces:
         # Trials score the splits by features that are computed beforehand, of the faces alone.
         needs_fakes = kind != "train" or options.synthetic == "none"
         make_split(index, options.split_options(), needs_fakes=needs_fakes)
-    claim_output(output, run)
+    # Until there is a split, what was refused may be mended by other options in the same OUTPUT.
+    claim_output(output, run, binding=SPLITS)
     return OpenFaces(sinks=sinks, output=output, index=index, slices=slices, run=run)

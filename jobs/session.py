@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -225,8 +225,6 @@ def check_seen_by_all(ray: Any, places: dict[str, Storage], sink: Storage | None
     Raises:
         ValueError: naming the folder and the nodes.
     """
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     nodes = alive_nodes(ray)
     local = {name: place for name, place in places.items() if place.is_local}
     if len(nodes) < 2 or not local:
@@ -238,12 +236,8 @@ def check_seen_by_all(ray: Any, places: dict[str, Storage], sink: Storage | None
         look = ray.remote(num_cpus=0, max_retries=0)(_unseen)
         written = None if sink is None else sink.root
         paths = {name: str(Path(p.root) / probe) if p.root == written else p.root for name, p in local.items()}
-        asked = [
-            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(paths)
-            for node in nodes
-        ]
-        for node, reference in zip(nodes, asked, strict=True):
-            for name in _answer(ray, reference):
+        for node, missing in zip(nodes, ask_nodes(ray, look, nodes, paths), strict=True):
+            for name in missing or ():
                 raise ValueError(
                     f"{name} {places[name].root}: a local folder that node {node['NodeManagerAddress']} does not see; "
                     "expected a shared file system or s3://"
@@ -253,15 +247,28 @@ def check_seen_by_all(ray: Any, places: dict[str, Storage], sink: Storage | None
             sink.delete(probe)
 
 
-def _answer(ray: Any, reference: Any) -> list[str]:
-    """What a node misses; nothing where the node died since it was listed, so that it runs no task either."""
+def ask_nodes(ray: Any, task: Any, nodes: Sequence[Mapping[str, Any]], *given: Any) -> list[Any]:
+    """What a task answers on each of these nodes, in their order; None where the node died since it was listed.
+
+    Raises:
+        ray.exceptions.RayTaskError: as the task itself raised it.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    asked = [
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(*given)
+        for node in nodes
+    ]
+    return [_answer(ray, reference) for reference in asked]
+
+
+def _answer(ray: Any, reference: Any) -> Any:
     try:
-        missing: list[str] = ray.get(reference)
+        return ray.get(reference)
     except ray.exceptions.RayTaskError:
         raise
     except ray.exceptions.RayError:
-        return []
-    return missing
+        return None
 
 
 def _unseen(paths: dict[str, str]) -> list[str]:

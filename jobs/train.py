@@ -25,6 +25,7 @@ from jobs.conclude import conclude
 from jobs.console import EXIT_CODES, Exit, begun, guarded, parse, say
 from jobs.fitting import JUDGED, Placement, Trained, Work, train_on_ray, works_apart
 from jobs.landmarks import keep_landmarks
+from jobs.networks import Tried, check_networks, check_networks_on_nodes
 from jobs.open_faces import open_faces
 from jobs.quiet import import_keras_on_cores
 from jobs.session import check_room, check_seen_by_all, ray_session
@@ -38,17 +39,22 @@ def train(options: TrainOptions) -> Exit:
     """Runs the job to its end. Raises `ValueError` or `AccessError` for what is wrong before any work starts."""
     options.check()
     options.check_machine(options.gpus_per_worker)
-    _check_blocks(options)
     faces = open_faces(options, "train")
     output = faces.output
     if output.exists(SUMMARY):
         say(f"nothing to do: {output.root} holds a finished run")
         return _tell(output)
     sinks, index, run = faces.sinks, faces.index, faces.run
+    side_px = index.face_options.crop.crop_size
+    networks = [Tried(options.network_options(), options.unfreeze)]
     use_backend(options.backend)
     import_keras_on_cores()
+    if options.address is None:
+        check_networks(networks, side_px, options.backend)
     with ray_session(options.address, None if options.address else _cores(options)) as ray:
         check_seen_by_all(ray, faces.places, output)
+        if options.address is not None:
+            check_networks_on_nodes(ray, networks, side_px, options.backend)
         cpus, gpus = options.cpus_per_worker or 1, options.gpus_per_worker
         check_room(
             ray, workers=options.workers, cpus=cpus, gpus=gpus, can_grow=options.address is not None,
@@ -83,16 +89,6 @@ def _prepare(ray: Any, options: TrainOptions, index: FaceIndex, output: Storage)
     rows = [prepared.split.rows(name) for name in (Split.TRAIN, *blended)]
     keep_landmarks(ray, index, np.concatenate(rows), output)
     return prepared
-
-
-def _check_blocks(options: TrainOptions) -> None:
-    """Keras is loaded for it, so only where there is something to look at."""
-    if options.unfreeze != "whole":
-        use_backend(options.backend)
-        import_keras_on_cores()
-        from batch.model.network import check_unfreeze
-
-        check_unfreeze(options.network_options(), options.unfreeze)
 
 
 def _cores(options: TrainOptions) -> int:

@@ -21,6 +21,7 @@ from batch.model.tuning.store import TrialStore
 from batch.shards.summary import PLAN, SUMMARY
 from batch.storage.base import Storage
 from jobs.console import EXIT_CODES, Exit, begun, guarded, parse, say
+from jobs.networks import Tried, check_networks, check_networks_on_nodes
 from jobs.open_faces import open_faces
 from jobs.session import check_seen_by_all, ray_session
 from jobs.splitting import Prepared, prepare
@@ -52,15 +53,22 @@ def tune(options: TuneOptions) -> Exit:
         return Exit.OK
     sinks, index, run = faces.sinks, faces.index, faces.run
     source = _source(options, grid, configurations, output)
+    recipes = _recipes(options, grid, configurations, output)
+    networks = [Tried(recipe.network, recipe.fit.unfreeze) for recipe in recipes]
+    side_px = index.face_options.crop.crop_size
+    if options.address is None:
+        check_networks(networks, side_px, options.backend)
     cores = None if options.address else _cores(options)
     # By the state API Ray Train finds out that a trial's process is gone, and gives back the room of its workers.
     with ray_session(options.address, cores, asks_state=options.workers > 1) as ray:
         check_seen_by_all(ray, faces.places, output)
+        if options.address is not None:
+            check_networks_on_nodes(ray, networks, side_px, options.backend)
         check_room(ray, options)
         with begun():
             prepared = prepare(ray, options.split_options(), index, output)
             print_counts(prepared.split)
-            search = _search(ray, options, grid, configurations, sinks, output, index, prepared, source)
+            search = _search(ray, options, grid, configurations, sinks, output, index, prepared, source, recipes)
             conclude_tuning(ray, output, index, prepared, search, run, faces.slices)
     print_finished(output)
     return Exit.OK
@@ -98,10 +106,10 @@ def _search(
     index: FaceIndex,
     prepared: Prepared,
     source: Source,
+    recipes: Sequence[Recipe],
 ) -> Search:
     """Runs what is left, and gathers all."""
     train, validation = (prepared.split.rows(name) for name in (Split.TRAIN, Split.VALIDATION))
-    recipes = _recipes(options, grid, configurations, output)
     landmarks = share_landmarks(ray, index, train, output, recipes)
     what = options.share if options.workers == 1 else "none"
     shared = share(ray, index, train, validation, recipes, options.resources, what, landmarks)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
@@ -45,16 +50,33 @@ def build_base(name: str, source: str, side: int) -> keras.Model:
 
 
 def _download(architecture: Architecture, name: str, side: int) -> keras.Model:
-    """The backbone with ImageNet weights, fetched once into Keras' cache."""
+    """The backbone with ImageNet weights, fetched once into Keras' cache, by one process at a time."""
     try:
-        return architecture.build("imagenet", side)
-    except Exception as error:  # keras.utils.get_file raises a bare Exception for a failed download
-        if "fetch failure" not in str(error):
+        with _alone():
+            return architecture.build("imagenet", side)
+    except Exception as error:
+        # keras.utils.get_file: the bare class where it could not connect, ValueError for a file that is not what it
+        # should be; what breaks off on the way comes as the network's own error.
+        if not isinstance(error, OSError | HTTPException | ValueError) and type(error) is not Exception:
             raise
         raise ValueError(
-            f"ImageNet weights of {name} could not be downloaded: {error}; "
+            f"ImageNet weights of {name} could not be downloaded: {' '.join(str(error).split())}; "
             "expected a network connection, or --weights FILE (a .weights.h5 file), or --weights none"
         ) from error
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Waits for other processes that are in here: Keras writes into the cached file itself."""
+    try:
+        home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+        home.mkdir(parents=True, exist_ok=True)
+        lock = (home / "fakesift.lock").open("a")
+    except OSError:  # Keras then has a cache there, too
+        lock = (Path(tempfile.gettempdir()) / f"fakesift-weights-{os.getuid()}.lock").open("a")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _load_weights(base: keras.Model, path: Path, name: str) -> None:

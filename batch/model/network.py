@@ -147,11 +147,12 @@ def set_trainable(model: keras.Model, stage: Stage, options: NetworkOptions, unf
         layer.trainable = place >= first and (options.trains_norms or not norm)
 
 
-def check_unfreeze(options: NetworkOptions, unfreeze: Literal["whole"] | int) -> None:
-    """Raises ValueError if the network has fewer blocks than that; builds it for it, unless all is to learn."""
-    if unfreeze != "whole":
-        base = build_base(options.model, "none", NETWORKS[options.model].smallest_side)
-        _first_of_last_blocks([layer.name for layer in base.layers], unfreeze)
+def check_network(options: NetworkOptions, side: int, unfreeze: Literal["whole"] | int) -> None:
+    """Builds the network to see that it can be: with its weights, and with as many blocks as `unfreeze` says.
+
+    Raises ValueError as `build_network` and `set_trainable` do.
+    """
+    set_trainable(build_network(options, side), "head", options, unfreeze)
 
 
 def _first_of_last_blocks(names: list[str], count: int) -> int:

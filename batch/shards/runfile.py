@@ -68,12 +68,21 @@ def kind_of(sink: Storage) -> str | None:
         return None
 
 
-def claim_output(sink: Storage, run: RunFile) -> None:
+def claim_output(sink: Storage, run: RunFile, binding: str | None = None) -> None:
     """Makes OUTPUT this run's: writes `run.json` into an empty one, or checks the one that is there.
+
+    Args:
+        sink: OUTPUT.
+        run: of this run.
+        binding: the first object that the options shape. As long as OUTPUT lacks it, an earlier call of the same job
+            got nowhere, and does not bind this one to its options. None: options bind from the start.
 
     Raises:
         ValueError: if OUTPUT holds something else, or was made with other options (both values are named).
     """
+    if binding is not None and kind_of(sink) == run.kind and not sink.exists(binding):
+        sink.put(RUN, run.to_json())
+        return
     check_claim(sink, run)
     if not sink.exists(RUN):
         sink.put_if_absent(RUN, run.to_json())

@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import boto3
+import keras
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from batch.faces.options import CropOptions, FaceOptions
+from batch.model.backbones import build_base
 from batch.model.bundle import load_bundle
 from batch.model.index import load_index
 from batch.model.records import Split
@@ -128,6 +130,37 @@ def test_it_learns_and_leaves_a_bundle_that_accounts_for_itself(faces: Path, cal
     assert told.returncode == 0 and "best epoch" in told.stdout and told.stdout.count("validation auc") == 5
     again = fakesift("train", faces, calm, *TRAIN, "--slices", calm.parent / "methods.csv")
     assert again.returncode == 0 and "nothing to do" in again.stderr
+
+
+@pytest.mark.slow
+def test_what_was_refused_is_mended_in_the_same_output_until_there_is_a_split(faces: Path, tmp_path: Path) -> None:
+    """With the default split, weights from a file, and the last blocks alone trained."""
+    first = build_base("cnn", "none", 64)
+    first.save_weights(tmp_path / "cnn.weights.h5")
+    pixels = keras.Input((64, 64, 3))
+    keras.Model(pixels, keras.layers.Conv2D(8, 3)(pixels)).save_weights(tmp_path / "other.weights.h5")
+    output = tmp_path / "model"
+    asked = ("train", faces, output, "--model", "cnn", "--batch-size", 8, "--epochs", 1, "--head-epochs", 1)
+    refused = fakesift(*asked, "--weights", tmp_path / "other.weights.h5")
+    assert refused.returncode == 2
+    assert f"received {tmp_path}/other.weights.h5, expected a .weights.h5 file of cnn" in refused.stderr
+    assert "looking for near-duplicates" not in refused.stderr
+    # Pictures of noise are one person to a network of photographs.
+    refused = fakesift(*asked, "--split", "identity")
+    assert refused.returncode == 1
+    assert re.search(r"split by identity: group \w+ has \d+% of the faces.*split by source or by part", refused.stderr)
+    done = fakesift(*asked, "--weights", tmp_path / "cnn.weights.h5", "--unfreeze", 2)
+    assert done.returncode == 0, done.stderr
+    assert [row["stage"] for row in history(output)] == ["head", "whole"]
+    assert json.loads((output / "run.json").read_text())["shaping"]["fit"]["unfreeze"] == 2
+    trained = keras.models.load_model(output / "bundle/model.keras").get_layer("backbone")
+    for number in (1, 2, 3, 4):
+        name = f"block{number}_conv"
+        same = np.array_equal(trained.get_layer(name).kernel, first.get_layer(name).kernel)
+        assert same == (number <= 2)
+    bound = fakesift(*asked, "--weights", "none")
+    assert bound.returncode == 2
+    assert "fit.unfreeze was 2, got 'whole'" in bound.stderr
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from batch.model.fit.feed import ReaderFeed
 from batch.model.fit.loop import Hooks, StepReport, TrainingDivergedError, fit
 from batch.model.fit.options import FitOptions
 from batch.model.fit.scoring import LabelledScores, quick_metrics
-from batch.model.network import NetworkOptions, build_network, check_unfreeze, logits_of
+from batch.model.network import NetworkOptions, build_network, check_network, logits_of
 from batch.model.plan import DataOptions
 from batch.model.reader import FaceReader
 from batch.model.records import UNUSED, EpochRecord, Scores
@@ -163,8 +163,8 @@ def test_a_wrong_number_of_blocks_shows_before_the_first_step(stage: str, pretra
         fit(network, DrawnFeed(), options, hooks=Hooks(on_step=reports.append))
     assert not reports
     with pytest.raises(ValueError, match="unfreeze: received 9"):
-        check_unfreeze(network, 9)
-    check_unfreeze(network, 2)
+        check_network(network, 32, 9)
+    check_network(network, 32, 2)
 
 
 def test_the_best_epoch_is_the_result_and_patience_ends_the_stage() -> None:

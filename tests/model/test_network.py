@@ -1,5 +1,9 @@
 """Networks: what they accept, what is trained in which stage, where their weights come from."""
 
+import socket
+import struct
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -123,6 +127,49 @@ def test_a_failed_download_names_the_choices(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     with pytest.raises(ValueError, match=r"could not be downloaded.*--weights FILE.*--weights none"):
         build_network(NetworkOptions(model="xception", weights="imagenet"), 71)
+
+
+class Broken(BaseHTTPRequestHandler):
+    """Breaks off in the middle of a file, or gives one of another content."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "64")
+        self.end_headers()
+        self.wfile.write(b"x" * 64 if self.path == "/other" else b"x" * 16)
+        if self.path == "/reset":
+            # An RST instead of a FIN.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.wfile.flush()
+            self.connection.close()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("path", ["/short", "/reset", "/other"])
+def test_a_download_that_breaks_off_names_the_choices_too(
+    path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def build(weights: str | None, side: int) -> keras.Model:
+            origin = f"http://127.0.0.1:{server.server_port}{path}"
+            keras.utils.get_file(f"w{path[1:]}", origin, file_hash="0" * 64, cache_dir=str(tmp_path))
+            raise AssertionError("a wrong file was taken")
+
+        entry = Architecture(build=build, scale=1.0, offset=0.0, taps=(), smallest_side=8, has_imagenet=True)
+        monkeypatch.setattr("batch.model.backbones.NETWORKS", {"fetched": entry})
+        monkeypatch.setattr("batch.model.network.NETWORKS", {"fetched": entry})
+        try:
+            with pytest.raises(
+                ValueError, match=r"ImageNet weights of fetched could not be downloaded.*--weights FILE"
+            ):
+                build_network(NetworkOptions(model="fetched"), 8)
+        finally:
+            server.shutdown()
 
 
 @pytest.mark.parametrize(
