@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from batch.model.fingerprint import Fingerprint, Overlap, fingerprint_of, overlap
+from batch.model.fingerprint import MOST_BITS, SURE_BITS, Fingerprint, Overlap, fingerprint_of, overlap
 from batch.model.index import load_index
 from batch.model.near_duplicates import DuplicateOptions, find_duplicates, gather_looks, look_at_shards
-from batch.model.perceptual_hash import Looks, close_pairs, look
+from batch.model.perceptual_hash import Looks, close_pairs, distances, look
 from batch.model.records import FaceIndex, Split
 from batch.model.split import SplitOptions, make_split
 from batch.records import RgbImage
@@ -49,7 +49,16 @@ def brighter(crop: RgbImage) -> RgbImage:
     return np.clip(crop * 0.8 + 40, 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("change", [jpeg, smaller, brighter, np.copy], ids=["jpeg", "smaller", "brighter", "same"])
+def moved(crop: RgbImage) -> RgbImage:
+    """By 0.8% of its side, as a face that is found again in a copy of its clip."""
+    matrix = np.asarray([[1, 0, 0.008 * SIDE], [0, 1, 0.008 * SIDE]], np.float32)
+    return cv2.warpAffine(crop, matrix, (SIDE, SIDE), borderMode=cv2.BORDER_REFLECT)  # type: ignore[return-value]
+
+
+CHANGES = {"jpeg": jpeg, "smaller": smaller, "brighter": brighter, "moved": moved, "same": np.copy}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_a_copy_under_another_name_joins_its_original(tmp_path: Path, change: object) -> None:
     shown = [picture(seed) for seed in range(5)]
     copied = [change(shown[3]), picture(99)]  # type: ignore[operator]
@@ -207,6 +216,29 @@ def test_partial_overlap_is_seen_with_its_groups(tmp_path: Path, trained: Traine
     assert (found.by_name, found.by_picture, len(found.rows)) == (2, 1, 6)
     assert "6 faces belong to what the model was trained on (2 by the name" in str(found)
     assert "n/renamed.mp4" in str(found)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_a_renamed_copy_of_what_was_trained_on_is_seen(tmp_path: Path, trained: Trained, change: object) -> None:
+    *_, fingerprint, clips = trained
+    old = next(clip for clip in clips if clip.label == 0)
+    copied = [change(crop) for crop in old.crops]  # type: ignore[operator]
+    found, names = seen(at(tmp_path), [real("n/copy.mp4", crops=copied), real("n/other.mp4")], fingerprint)
+    assert names == {"copy.mp4"}
+    assert found.by_picture >= 1 and found.by_name == 0
+
+
+def test_a_single_picture_that_is_somewhat_like_a_known_one_is_not_seen(tmp_path: Path, trained: Trained) -> None:
+    *_, fingerprint, clips = trained
+    old = next(clip for clip in clips if clip.label == 0)
+    bits = [int(distances(look_of(crop), look_of(moved(crop)))[0]) for crop in old.crops]
+    place = next(nth for nth, found in enumerate(bits) if SURE_BITS < found <= MOST_BITS)
+    found, _ = seen(at(tmp_path), [real("n/new.mp4", crops=[moved(old.crops[place]), picture(8100)])], fingerprint)
+    assert len(found.rows) == 0
+
+
+def look_of(crop: RgbImage) -> np.ndarray:
+    return look(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY))[0][None]  # type: ignore[arg-type]
 
 
 def test_a_copy_of_a_seen_groups_clip_is_seen(tmp_path: Path, trained: Trained) -> None:
