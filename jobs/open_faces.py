@@ -1,4 +1,4 @@
-"""What training and tuning begin with: outputs of preprocessing opened and indexed, and an OUTPUT claimed."""
+"""What training and tuning begin with: outputs of preprocessing opened and indexed, and their OUTPUT."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from batch.model.index import load_index, unfinished
 from batch.model.records import FaceIndex
 from batch.model.slices import Slices
 from batch.model.split import SPLITS, make_split
-from batch.shards.runfile import RunFile, claim_output, installed_versions, refuse_nested
+from batch.shards.runfile import RunFile, check_claim, claim_output, installed_versions, refuse_nested
 from batch.storage.base import Storage
 from batch.storage.open import open_storage
 from batch.storage.s3 import S3Options
@@ -28,16 +28,23 @@ class OpenFaces:
     index: FaceIndex
     slices: Slices
     run: RunFile
-    """As it stands in OUTPUT."""
+    """As it will stand in OUTPUT."""
 
     @property
     def places(self) -> dict[str, Storage]:
         """All that every node must see, by what a person calls it."""
         return {**{f"faces {number}": sink for number, sink in enumerate(self.sinks, 1)}, "output": self.output}
 
+    def claim(self) -> None:
+        """Makes OUTPUT this run's, as the first thing that is written.
+
+        Until there is a split, what was refused may be mended by other options in the same OUTPUT.
+        """
+        claim_output(self.output, self.run, binding=SPLITS)
+
 
 def open_faces(options: TrainOptions, kind: str) -> OpenFaces:
-    """Opens the places and claims OUTPUT for a job of this kind.
+    """Opens the places for a job of this kind; writes nothing.
 
     Raises:
         ValueError: for faces that cannot be trained on, or an OUTPUT that is not this run's.
@@ -60,6 +67,5 @@ def open_faces(options: TrainOptions, kind: str) -> OpenFaces:
         # Trials score the splits by features that are computed beforehand, of the faces alone.
         needs_fakes = kind != "train" or options.synthetic == "none"
         make_split(index, options.split_options(), needs_fakes=needs_fakes)
-    # Until there is a split, what was refused may be mended by other options in the same OUTPUT.
-    claim_output(output, run, binding=SPLITS)
+    check_claim(output, run, binding=SPLITS)
     return OpenFaces(sinks=sinks, output=output, index=index, slices=slices, run=run)

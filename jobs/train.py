@@ -51,6 +51,7 @@ def train(options: TrainOptions) -> Exit:
     import_keras_on_cores()
     if options.address is None:
         check_networks(networks, side_px, options.backend)
+    faces.claim()
     with ray_session(options.address, None if options.address else _cores(options)) as ray:
         check_seen_by_all(ray, faces.places, output)
         if options.address is not None:

@@ -52,12 +52,13 @@ def tune(options: TuneOptions) -> Exit:
         print_finished(output)
         return Exit.OK
     sinks, index, run = faces.sinks, faces.index, faces.run
-    source = _source(options, grid, configurations, output)
     recipes = _recipes(options, grid, configurations, output)
     networks = [Tried(recipe.network, recipe.fit.unfreeze) for recipe in recipes]
     side_px = index.face_options.crop.crop_size
     if options.address is None:
         check_networks(networks, side_px, options.backend)
+    faces.claim()
+    source = _source(options, grid, configurations, output)
     cores = None if options.address else _cores(options)
     # By the state API Ray Train finds out that a trial's process is gone, and gives back the room of its workers.
     with ray_session(options.address, cores, asks_state=options.workers > 1) as ray:

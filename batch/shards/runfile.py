@@ -80,17 +80,22 @@ def claim_output(sink: Storage, run: RunFile, binding: str | None = None) -> Non
     Raises:
         ValueError: if OUTPUT holds something else, or was made with other options (both values are named).
     """
-    if binding is not None and kind_of(sink) == run.kind and not sink.exists(binding):
+    check_claim(sink, run, binding)
+    if _unbound(sink, run, binding):
         sink.put(RUN, run.to_json())
-        return
-    check_claim(sink, run)
-    if not sink.exists(RUN):
+    elif not sink.exists(RUN):
         sink.put_if_absent(RUN, run.to_json())
         check_claim(sink, run)
 
 
-def check_claim(sink: Storage, run: RunFile) -> None:
+def _unbound(sink: Storage, run: RunFile, binding: str | None) -> bool:
+    return binding is not None and kind_of(sink) == run.kind and not sink.exists(binding)
+
+
+def check_claim(sink: Storage, run: RunFile, binding: str | None = None) -> None:
     """Whether `claim_output` would make OUTPUT this run's; writes nothing, and raises as it does."""
+    if _unbound(sink, run, binding):
+        return
     if not sink.exists(RUN):
         first = next(iter(sink.list()), None)
         if first is not None:
