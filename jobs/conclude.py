@@ -32,7 +32,7 @@ from batch.model.sheet import SHEET, augmented_sheet
 from batch.model.slices import Slices, of_rows
 from batch.shards.runfile import RunFile
 from batch.storage.base import MissingObjectError, Storage
-from jobs.console import begun
+from jobs.console import begun, say
 from jobs.fitting import Trained
 from jobs.quiet import import_keras_on_cores
 from jobs.splitting import Prepared, note_of_loose_fakes
@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from batch.model.bundle import Bundle
 
 BUNDLE = "bundle/"
+_AT_CHANCE = (
+    "On validation every score would best be one half: there the network tells fakes from reals no better than chance, "
+    "and its scores say next to nothing."
+)
 _NO_FAKES = (
     "The data has no fakes for {name}: these are self-blended ones, made of its real faces. Figures say how well such "
     "fakes are told, and nothing of any other kind."
@@ -73,6 +77,9 @@ def conclude(
     tables = {name: recalibrated(table, judgement.calibration) for name, table in raw.items()}
     loose = note_of_loose_fakes(index, prepared.split, run.shaping["split"]["by"])
     notes = (f"{loose}.",) if loose else ()
+    if judgement.calibration.flattened:
+        say(_AT_CHANCE)
+        notes = (*notes, _AT_CHANCE)
     evaluations = _evaluations(trained, tables, judgement, prevalence, slices, notes)
     output.put(PREDICTIONS, zstd_parquet(pa.concat_tables(tables.values())))
     bundle = _save(output, index, prepared, trained, run, judgement, evaluations)
@@ -128,8 +135,13 @@ def _evaluations(
     return found
 
 
-def judged(table: pa.Table, name: str, judgement: Judgement, prevalence: float, slices: Slices) -> Evaluation:
-    """The evaluation of calibrated predictions; `slices` have a value for each of them."""
+def judged(
+    table: pa.Table, name: str, judgement: Judgement, prevalence: float, slices: Slices, unknown: int = 0
+) -> Evaluation:
+    """The evaluation of calibrated predictions; `slices` have a value for each of them.
+
+    `unknown`: faces without a label that nothing was predicted for.
+    """
     return evaluate_predictions(
         table,
         name=name,
@@ -137,6 +149,7 @@ def judged(table: pa.Table, name: str, judgement: Judgement, prevalence: float, 
         thresholds=judgement.thresholds,
         options=EvaluationOptions(prevalence=prevalence),
         groups=slices,
+        unknown=unknown,
     )
 
 

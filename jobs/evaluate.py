@@ -109,6 +109,8 @@ def evaluate(options: EvaluateOptions) -> Exit:
     slices = open_slices(options.slices, index, s3)
     for line in unfinished(sinks):
         say(line)
+    if unknown := index.table.num_rows - len(labelled):
+        say(f"{unknown} of {index.table.num_rows} faces have no label and are left out")
     run = _run(options, sinks, bundle, index, slices)
     output = _output(options, [*sinks, bundle.sink], run, s3)
     with ray_session(options.address, None) as ray:
@@ -190,7 +192,8 @@ def _tell(
     seen = looked.seen
     table = predictions_table(index, scores, bundle.calibration, groups=looked.groups)
     judgement = Judgement(calibration=bundle.calibration, aggregation=bundle.aggregation, thresholds=bundle.thresholds)
-    evaluation = judged(table, "evaluated", judgement, options.prevalence, of_rows(slices, scores.rows))
+    unknown = int(np.sum(index.labels < 0))
+    evaluation = judged(table, "evaluated", judgement, options.prevalence, of_rows(slices, scores.rows), unknown)
     print(figures_line("evaluated", evaluation.headline()["videos"]))
     warning = f"The model has seen some of this data: {seen}." if len(seen.rows) else ""
     if warning:
@@ -223,6 +226,7 @@ def _tell(
         "split_digest": bundle.manifest.split_digest,
         "predictions_digest": digest_of([float(value) for value in scores.logits]),
         "seen_faces": len(seen.rows),
+        "unlabelled_faces": unknown,
         "metrics": {"evaluated": evaluation.headline()},
     }
     output.put(SUMMARY, json.dumps(summary, indent=1).encode())

@@ -47,12 +47,6 @@ class Sample:
         """Groups with a row of this label."""
         return len(np.unique(self.groups[self.labels == label]))
 
-    def taken(self, mask: npt.NDArray[np.bool_]) -> Sample:
-        """Some of the rows."""
-        return Sample(
-            scores=self.scores[mask], raw=self.raw[mask], labels=self.labels[mask], groups=self.groups[mask]
-        )  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:

@@ -63,6 +63,11 @@ class Calibration:
         if any(np.any(np.diff(part) < 0) for part in knots) or np.any((knots[1] < 0) | (knots[1] > 1)):
             raise ValueError("calibration: expected rising knots with probabilities from 0 to 1")
 
+    @property
+    def flattened(self) -> bool:
+        """Whether the temperature is the hottest that is tried: where all scores are one half, the loss is least."""
+        return self.kind == "temperature" and self.temperature > 0.99 * _HOTTEST
+
     def __call__(self, logits: npt.ArrayLike) -> Floats:
         """Probabilities of fake for logits of any shape, as float64."""
         values = np.asarray(logits, np.float64)

@@ -16,6 +16,7 @@ from batch.model.curves import Curves, curves
 from batch.model.judgement import face_sample, item_sample, known
 from batch.model.metrics import Metric, brief, metrics, precision_at, rates
 from batch.model.records import JsonDict
+from batch.model.slices import FACE_SIZE, FRAME_HEIGHT, PART
 from batch.model.thresholds import Thresholds
 
 _FACE_EDGES_PX = (64, 96, 128, 192, 256)
@@ -76,17 +77,26 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SliceLevel:
+    """Figures of a slice's faces or videos."""
+
+    real: int
+    fake: int
+    accuracy: Metric
+    auc: Metric
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """A part of the faces."""
+    """A part of the faces, and the videos that these alone make up."""
 
     kind: str
     """`part`, `face size`, `frame height`, or a name of the caller's."""
     name: str
-    real: int
-    fake: int
     groups: int
-    accuracy: Metric
-    auc: Metric
+    faces: SliceLevel
+    videos: SliceLevel
+    """A video whose faces lie in several slices of a kind, as by size, counts in each, with those faces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +126,7 @@ class Evaluation:
 def evaluate_predictions(
     table: pa.Table, *, name: str, aggregation: Aggregation, thresholds: Thresholds,
     options: EvaluationOptions | None = None, groups: Mapping[str, Sequence[str | None]] | None = None,
+    unknown: int = 0,
 ) -> Evaluation:  # fmt: skip
     """Judges predictions by face and by video, with intervals, at every operating point and slice.
 
@@ -126,6 +137,7 @@ def evaluate_predictions(
         thresholds: of videos.
         options: prevalence and bootstrap.
         groups: further slices: a name and a value for each row of the table; None is left out.
+        unknown: further faces without a label, which are not in the table.
 
     Raises:
         ValueError: for an empty table, or values of another length than the table.
@@ -138,6 +150,7 @@ def evaluate_predictions(
             raise ValueError(f"slices by {kind}: got {len(values)} values for {table.num_rows} predictions")
     mask = np.asarray(table["label"].is_valid())
     rows = known(table)
+    unlabelled = unknown + int(table.num_rows - rows.num_rows)
     faces, videos = face_sample(rows), item_sample(rows, aggregation)
     further = {
         kind: [v for v, there in zip(values, mask, strict=True) if there] for kind, values in (groups or {}).items()
@@ -146,11 +159,11 @@ def evaluate_predictions(
         name=name,
         faces=_level(faces, "faces", used),
         videos=_level(videos, "videos", used),
-        unknown=int(table.num_rows - rows.num_rows),
+        unknown=unlabelled,
         points=tuple(_point(videos, point, cut, used) for point, cut in thresholds.points()) if len(videos) else (),
-        slices=tuple(_slices(rows, faces, further, used)),
+        slices=tuple(_slices(rows, aggregation, further, used)),
         options=used,
-        notes=_notes(faces, table.num_rows - rows.num_rows),
+        notes=_notes(faces, unlabelled),
     )
 
 
@@ -185,34 +198,39 @@ def _point(sample: Sample, name: str, threshold: float, options: EvaluationOptio
 
 
 def _slices(
-    table: pa.Table, faces: Sample, further: Mapping[str, Sequence[str | None]], options: EvaluationOptions
+    table: pa.Table, aggregation: Aggregation, further: Mapping[str, Sequence[str | None]], options: EvaluationOptions
 ) -> list[Slice]:
     longer = np.maximum(table["face_width_px"].to_numpy(), table["face_height_px"].to_numpy())
     kinds: dict[str, tuple[np.ndarray[Any, Any], list[str]]] = {
-        "part": _named(table["part"].to_pylist()),
-        "face size": _binned(longer, _FACE_EDGES_PX),
-        "frame height": _binned(table["frame_height_px"].to_numpy(), _FRAME_EDGES_PX),
+        PART: _named(table["part"].to_pylist()),
+        FACE_SIZE: _binned(longer, _FACE_EDGES_PX),
+        FRAME_HEIGHT: _binned(table["frame_height_px"].to_numpy(), _FRAME_EDGES_PX),
         **{kind: _named(values) for kind, values in further.items()},
     }
     found = []
     for kind, (places, names) in kinds.items():
         for place, name in enumerate(names):
-            sample = faces.taken(places == place)
-            if not len(sample):
+            here = table.filter(pa.array(places == place))
+            if not here.num_rows:
                 continue
-            accuracy, auc = brief(sample, "faces", resamples=options.resamples, seed=options.seed)
+            faces, videos = face_sample(here), item_sample(here, aggregation)
             found.append(
                 Slice(
                     kind=kind,
                     name=name,
-                    real=int(np.sum(sample.labels == 0)),
-                    fake=int(np.sum(sample.labels == 1)),
-                    groups=sample.group_count,
-                    accuracy=accuracy,
-                    auc=auc,
+                    groups=faces.group_count,
+                    faces=_slice_level(faces, "faces", options),
+                    videos=_slice_level(videos, "videos", options),
                 )
             )
     return found
+
+
+def _slice_level(sample: Sample, unit: str, options: EvaluationOptions) -> SliceLevel:
+    accuracy, auc = brief(sample, unit, resamples=options.resamples, seed=options.seed)
+    return SliceLevel(
+        real=int(np.sum(sample.labels == 0)), fake=int(np.sum(sample.labels == 1)), accuracy=accuracy, auc=auc
+    )
 
 
 def _named(values: Sequence[str | None]) -> tuple[np.ndarray[Any, Any], list[str]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -22,7 +23,9 @@ from batch.storage.base import MissingObjectError, Storage
 Slices = Mapping[str, Sequence[str | None]]
 """Values of all faces of an index, in its order, by the slices' name."""
 
-CLIP_QUALITY = "clip quality"
+PART, FACE_SIZE, FRAME_HEIGHT, CLIP_QUALITY = "part", "face size", "frame height", "clip quality"
+BUILT_IN = (PART, FACE_SIZE, FRAME_HEIGHT, CLIP_QUALITY)
+"""Names of the slices that there are without a table."""
 # A camera's H.264 takes 0.1 to 0.2 bits a pixel; what a platform made of it 0.02 to 0.1; a JPEG picture 0.5 and more.
 _EDGES_BITS = (0.025, 0.05, 0.1, 0.2, 0.5)
 _SIZES = ["video_uri", "size_bytes", "width_px", "height_px", "duration_s", "fps"]
@@ -74,8 +77,9 @@ def read_slices(storage: Storage, name: str, index: FaceIndex) -> Slices:
     table, and empty cells, are in no group.
 
     Raises:
-        ValueError: for no table, one without these columns or with a clip twice, a column of more than 100 different
-            values (a number is no group), and a table that names no clip of the data.
+        ValueError: for no table, one without these columns or with a clip twice, a column that is named as one of
+            `BUILT_IN` or has more than 100 different values (a number is no group), and a table that names no clip
+            of the data.
         StorageError: where it cannot be read.
     """
     where = storage.uri(name)
@@ -90,7 +94,7 @@ def read_slices(storage: Storage, name: str, index: FaceIndex) -> Slices:
             raise ValueError(f"{where}: row {len(rows) + 1}: expected a uri and one value for each further column")
         if uri in rows:
             raise ValueError(f"{where}: {uri} stands twice, expected a row a clip")
-        rows[uri] = {kind: str(value).strip() if value not in (None, "") else None for kind, value in record.items()}
+        rows[uri] = {kind: _group(value) for kind, value in record.items()}
     uris = index.table["video_uri"].to_pylist()
     found = {uri: next((rows[end] for end in _endings(uri) if end in rows), None) for uri in dict.fromkeys(uris)}
     if not any(found.values()):
@@ -99,12 +103,24 @@ def read_slices(storage: Storage, name: str, index: FaceIndex) -> Slices:
             f"{where}: names no clip of the data, which has {clips}; expected such addresses or their ends"
         )
     kinds = list(dict.fromkeys(kind for row in rows.values() for kind in row))
+    if taken := [kind for kind in kinds if kind in BUILT_IN]:
+        raise ValueError(
+            f"{where}: column {taken[0]} is named as a slice that is always made, expected other names than "
+            f"{', '.join(BUILT_IN)}"
+        )
     slices = {kind: [(found[uri] or {}).get(kind) for uri in uris] for kind in kinds}
     for kind, values in slices.items():
         different = len(set(values) - {None})
         if different > _MOST_VALUES:
             raise ValueError(f"{where}: column {kind} has {different} values, expected {_MOST_VALUES} groups at most")
     return slices
+
+
+def _group(value: object) -> str | None:
+    """A cell's group; None for an empty cell: nothing, blanks, or not a number."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return str(value).strip() or None
 
 
 def _records(data: bytes, where: str) -> list[dict[str, object]]:

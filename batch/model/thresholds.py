@@ -14,6 +14,8 @@ from batch.model.calibration import Floats
 Band = Literal["likely real", "uncertain", "likely fake"]
 
 FEW_FALSE_POSITIVES = 0.01
+_ABOVE = 5e-7
+"""By so much a threshold lies above a score: tables hold scores as float32, which may round them up by 3e-8."""
 MIN_REALS = 100
 """Real items under which a false-positive rate of 1% cannot be told from none."""
 
@@ -37,7 +39,7 @@ class Thresholds:
         """Refuses what is no threshold."""
         for name in ("half", "equal_error", "few_false", "real_below", "fake_from"):
             value = getattr(self, name)
-            # Just above 1 is "nothing counts as fake".
+            # Above 1 is "nothing counts as fake".
             if value is not None and not 0 <= value <= 1.000001:
                 raise ValueError(f"threshold {name}: got {value}, expected a probability")
         if self.real_below > self.fake_from:
@@ -76,7 +78,7 @@ def fit_thresholds(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Thresholds:
         equal_error=_equal_error(p, y),
         few_false=few if enough else None,
         real_below=min(missed, Thresholds().real_below),
-        fake_from=min(max(few, Thresholds().fake_from), 1.0),
+        fake_from=max(few, Thresholds().fake_from),
         why=told if enough else f"{told}; a rate of 1% false positives wants {MIN_REALS} real ones",
     )
 
@@ -90,6 +92,6 @@ def _equal_error(p: Floats, y: npt.NDArray[np.int64]) -> float:
 
 
 def _few_false(reals: Floats) -> float:
-    """The least threshold that 1% of the reals at most reach: just above the score of one of them."""
+    """The least threshold that 1% of the reals at most reach: just above the score of one of them, also of a 1."""
     allowed = int(np.floor(FEW_FALSE_POSITIVES * len(reals)))
-    return float(np.nextafter(np.sort(reals)[::-1][allowed], 2.0))
+    return float(np.sort(reals)[::-1][allowed]) + _ABOVE

@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from batch.model.bundle import CARD, Bundle
-from batch.model.evaluation import Evaluation
+from batch.model.evaluation import Evaluation, SliceLevel
 from batch.model.network import NetworkOptions
 from batch.reports.figures import Figure, figure_of, figure_rows, largest_slices, lead, point_rows
 from batch.storage.base import Storage
@@ -57,12 +57,16 @@ def model_card(
         columns=[f"{each.name}, {level.unit}" for each in evaluations for level in (each.videos, each.faces)],
         rows=figure_rows(levels),
         points=point_rows(main),
-        slices=[(it, figure_of(it.accuracy, percent=True), figure_of(it.auc)) for it in slices],
+        slices=[(it, *_slice_cells(it.videos), *_slice_cells(it.faces)) for it in slices],
         rest=len(main.slices) - len(slices),
         learnt=_learnt(bundle.manifest.training),
         split_counts=split_counts or {},
         warning=warning,
     )  # fmt: skip
+
+
+def _slice_cells(level: SliceLevel) -> tuple[Figure, Figure]:
+    return figure_of(level.accuracy, percent=True), figure_of(level.auc)
 
 
 def _learnt(training: Mapping[str, Any]) -> list[str]:

@@ -134,6 +134,6 @@ def largest_slices(slices: Sequence[Slice], most: int) -> list[tuple[str, tuple[
     tables = []
     for kind in dict.fromkeys(entry.kind for entry in slices):
         found = [entry for entry in slices if entry.kind == kind]
-        kept = sorted(found, key=lambda entry: -(entry.real + entry.fake))[:most]
+        kept = sorted(found, key=lambda entry: -(entry.faces.real + entry.faces.fake))[:most]
         tables.append((kind, tuple(entry for entry in found if entry in kept), len(found) - len(kept)))
     return tables

@@ -17,7 +17,7 @@ from PIL import Image
 
 from batch.model.bundle import REPORT, Bundle
 from batch.model.curves import Curves
-from batch.model.evaluation import Evaluation, Slice
+from batch.model.evaluation import Evaluation, Slice, SliceLevel
 from batch.model.judgement import Mistake
 from batch.model.records import EpochRecord
 from batch.model.thresholds import MIN_REALS
@@ -46,19 +46,27 @@ class MistakeView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SliceRow:
-    """A slice as it is written."""
+class SliceCells:
+    """A slice's videos or faces as they are written."""
 
-    name: str
     real: int
     fake: int
-    groups: int
     accuracy: Figure
     auc: Figure
     low: float | None
     """Of the accuracy, in percent, for the bar beside it."""
     value: float | None
     high: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceRow:
+    """A slice as it is written."""
+
+    name: str
+    groups: int
+    videos: SliceCells
+    faces: SliceCells
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +140,7 @@ def write_train_report(
             "points": point_rows(main),
             "charts": _draw(main, bundle, history),
             "slices": _slice_tables(main.slices),
+            "several": any(entry.faces != entry.videos for entry in main.slices),
             "suspected": [entry for entry in shown if entry.label == "real"],
             "missed": [entry for entry in shown if entry.label == "fake"],
             "sheet": thumbnail(contact_sheet, _SHEET_PX) if contact_sheet and pictures else None,
@@ -168,19 +177,26 @@ def _slice_tables(slices: Sequence[Slice]) -> list[SliceTable]:
 
 
 def _slice_row(entry: Slice) -> SliceRow:
+    return SliceRow(
+        name=entry.name or "(top folder)",
+        groups=entry.groups,
+        videos=_slice_cells(entry.videos),
+        faces=_slice_cells(entry.faces),
+    )
+
+
+def _slice_cells(level: SliceLevel) -> SliceCells:
     def percent(value: float | None) -> float | None:
         return None if value is None else round(100 * value, 1)
 
-    return SliceRow(
-        name=entry.name or "(top folder)",
-        real=entry.real,
-        fake=entry.fake,
-        groups=entry.groups,
-        accuracy=figure_of(entry.accuracy, percent=True),
-        auc=figure_of(entry.auc),
-        low=percent(entry.accuracy.low),
-        value=percent(entry.accuracy.value),
-        high=percent(entry.accuracy.high),
+    return SliceCells(
+        real=level.real,
+        fake=level.fake,
+        accuracy=figure_of(level.accuracy, percent=True),
+        auc=figure_of(level.auc),
+        low=percent(level.accuracy.low),
+        value=percent(level.accuracy.value),
+        high=percent(level.accuracy.high),
     )
 
 

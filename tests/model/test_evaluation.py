@@ -163,12 +163,26 @@ def test_slices_part_the_faces_and_take_groups_of_the_caller() -> None:
     for kind in ("part", "face size", "frame height"):
         own = [entry for entry in found.slices if entry.kind == kind]
         assert len(own) > 1
-        assert sum(entry.real + entry.fake for entry in own) == table.num_rows
+        assert sum(entry.faces.real + entry.faces.fake for entry in own) == table.num_rows
     (method,) = [entry for entry in found.slices if entry.kind == "method"]
-    assert (method.name, method.real, method.fake) == ("swap", 0, 360)
-    assert method.auc.reason == "only fake faces"
+    assert (method.name, method.faces.real, method.faces.fake) == ("swap", 0, 360)
+    assert method.faces.auc.reason == "only fake faces"
+    assert (method.videos.fake, method.videos.auc.reason) == (90, "only fake videos")
     with pytest.raises(ValueError, match="slices by method: got 1 values for 480 predictions"):
         judged(table, groups={"method": ["swap"]})
+
+
+def test_a_slice_judges_the_videos_that_its_faces_make_up() -> None:
+    table = predictions(groups=30)
+    frames = [face.rsplit("#", 1)[1] for face in table["face"].to_pylist()]
+    found = judged(table, groups={"frame": frames, "all": ["all"] * table.num_rows})
+    (whole,) = [entry for entry in found.slices if entry.kind == "all"]
+    assert whole.videos.accuracy == found.videos.metrics["accuracy"]
+    assert whole.videos.auc == found.videos.metrics["auc"]
+    assert whole.faces.auc == found.faces.metrics["auc"]
+    first, *_ = [entry for entry in found.slices if entry.kind == "frame"]
+    assert (first.videos.real, first.videos.fake) == (first.faces.real, first.faces.fake) == (30, 90)
+    assert first.videos.auc == first.faces.auc, "one face of each video"
 
 
 def test_faces_without_a_label_are_left_out_and_told() -> None:
@@ -178,6 +192,7 @@ def test_faces_without_a_label_are_left_out_and_told() -> None:
     assert found.unknown == 16
     assert found.faces.metrics == judged(table).faces.metrics
     assert found.notes == ("16 faces without a label are left out.",)
+    assert judged(table, unknown=16) == found, "as where the table does not hold them"
     none = judged(unknown)
     assert none.faces.metrics["auc"].reason == "no faces with a label"
     assert none.points == ()

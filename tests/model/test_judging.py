@@ -64,6 +64,14 @@ def test_classes_that_are_fully_parted_do_not_become_certainties() -> None:
     assert 0.9 < found(np.array([1.0]))[0] < 0.999
 
 
+def test_a_network_that_is_worse_than_chance_is_flattened_and_known_as_such() -> None:
+    logits, labels, groups = drawn_faces(900, 1.0)
+    found = fit_calibration(-logits, labels, groups)
+    assert found.flattened
+    assert np.abs(found(logits) - 0.5).max() < 0.1
+    assert not fit_calibration(logits, labels, groups).flattened
+
+
 def test_one_class_gives_no_calibration_and_says_why() -> None:
     found = fit_calibration(np.zeros(4), np.ones(4, int), np.arange(4))
     assert found.kind == "none"
@@ -155,6 +163,27 @@ def test_the_uncertain_band_never_vanishes() -> None:
     found = fit_thresholds(np.where(labels, 0.99, 0.01), labels)
     assert (found.real_below, found.fake_from) == (0.2, 0.8)
     assert found.equal_error == 0.5, "in the middle of the gap"
+
+
+def test_reals_that_score_a_certain_fake_leave_nothing_that_is_likely_fake() -> None:
+    labels = np.repeat([0, 1], 200)
+    scores = np.where(labels, 0.9, 0.1)
+    scores[:3] = 1.0  # three of 200 reals, one more than 1%
+    found = fit_thresholds(scores, labels)
+    assert found.few_false > 1
+    assert found.band(1.0) == "uncertain"
+    certain = np.where(labels, 1.0, 0.1)
+    certain[0] = 1.0
+    assert fit_thresholds(certain, labels).band(1.0) == "likely fake"
+
+
+def test_a_threshold_holds_for_scores_that_were_stored_in_half_the_digits() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 200)
+    for _ in range(20):
+        scores = np.where(labels, 0.9, rng.uniform(0.5, 1, 400))
+        reals = scores[labels == 0].astype(np.float32).astype(np.float64)
+        assert np.mean(reals >= fit_thresholds(scores, labels).few_false) <= 0.01
 
 
 def test_too_few_reals_give_no_threshold_for_few_false_positives() -> None:

@@ -53,7 +53,7 @@ def table(sink: LocalStorage, text: str, name: str = "groups.csv") -> str:
 
 def test_groups_of_a_table_find_their_clips_by_address_or_its_end(index: FaceIndex, tmp_path: Path) -> None:
     sink = LocalStorage(tmp_path)
-    text = "uri,method,platform\n/in/part_0/real0000.mp4,,A\nfake0001_0.mp4,swap,B\npart_2/fake0002_0.mp4,swap,\n"
+    text = "uri,method,platform\n/in/part_0/real0000.mp4,  ,A\nfake0001_0.mp4,swap,B\npart_2/fake0002_0.mp4,swap,\n"
     found = read_slices(sink, table(sink, text), index)
     by_clip = {
         uri.rsplit("/", 1)[1]: values
@@ -67,6 +67,11 @@ def test_groups_of_a_table_find_their_clips_by_address_or_its_end(index: FaceInd
     pq.write_table(pa.table({"uri": ["real0000.mp4"], "year": [2019]}), rows)
     sink.put("groups.parquet", rows.getvalue())
     assert "2019" in read_slices(sink, "groups.parquet", index)["year"]
+    pq.write_table(
+        pa.table({"uri": ["real0000.mp4", "real0001.mp4"], "fps": [25.0, float("nan")]}), rows := io.BytesIO()
+    )
+    sink.put("numbers.parquet", rows.getvalue())
+    assert set(read_slices(sink, "numbers.parquet", index)["fps"]) == {"25.0", None}
 
 
 @pytest.mark.parametrize(
@@ -78,6 +83,8 @@ def test_groups_of_a_table_find_their_clips_by_address_or_its_end(index: FaceInd
         ("uri,method\nreal0000.mp4,swap,2\n", "row 1: expected a uri and one value"),
         ("uri,method\nreal0000.mp4,swap\nreal0000.mp4,other\n", "real0000.mp4 stands twice"),
         ("uri,method\n", "no rows"),
+        ("uri,face size\nreal0000.mp4,large\n", "column face size is named as a slice that is always made"),
+        ("uri,clip quality\nreal0000.mp4,good\n", "expected other names than part, face size, frame height, clip"),
         ("\xff\xfe", "names no clip|no rows|expected a uri"),
     ],
 )

@@ -193,7 +193,7 @@ def test_names_from_strangers_are_no_markup_in_the_card(sink: Storage) -> None:
     assert "<script>" not in card.replace("\\<script\\>", "")
     rows = [line for line in card.splitlines() if "script" in line and line.startswith("|")]
     assert rows
-    assert all(len(re.findall(r"(?<!\\)\|", row)) == 7 for row in rows), "six cells, whatever the name holds"
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 9 for row in rows), "eight cells, whatever the name holds"
 
 
 def test_tables_of_the_card_have_as_many_cells_as_heads(sink: Storage) -> None:
