@@ -15,8 +15,8 @@ from batch.model.records import EpochRecord
 from batch.storage.base import StorageError
 from jobs.console import say
 
-Told = EpochRecord | Any
-"""An `EpochRecord` or a `StepReport`."""
+Told = EpochRecord | str | Any
+"""An `EpochRecord`, a `StepReport`, or a line for the person who waits."""
 
 _POLL_S = 1.0
 
@@ -38,7 +38,7 @@ class Pinned:
         return self._failed
 
     def put(self, told: Told) -> None:
-        """A step or an epoch."""
+        """A step, an epoch or a line."""
         self._held.append(told)
 
     def take(self) -> list[Told]:

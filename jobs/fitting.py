@@ -6,13 +6,10 @@ last one; a driver that died goes on from it when the same command runs again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-from pyarrow.fs import FileSelector, LocalFileSystem
 
 from batch.model.fit.options import FitOptions
 from batch.model.index import load_index
@@ -22,10 +19,9 @@ from batch.model.records import EpochRecord, Scores, Split
 from batch.model.split import SPLITS, SplitTable
 from batch.storage.base import Storage
 from jobs.board import Told, open_board
-from jobs.console import say
+from jobs.checkpoints import CHECKPOINTS, Checkpoints, Furthest
 from jobs.predict import keras_environment
 
-CHECKPOINTS = "checkpoints"
 JUDGED = (Split.VALIDATION, Split.TEST)
 
 
@@ -93,13 +89,15 @@ def train_on_ray(ray: Any, work: Work, placement: Placement, tell: Callable[[Tol
 
     # Which classes these are depends on the version of Ray Train: its stubs know the old one alone.
     settings: Any = ray.train
+    checkpoints = Checkpoints(storage_path=placement.storage_path, file_system=placement.file_system)
+    checkpoints.drop_broken_list()
     with open_board(ray, tell) as board:
         environment = keras_environment(work.fit.backend, placement.gpus)
         if not placement.gpus:
             environment["OMP_NUM_THREADS"] = str(placement.cpus)
         trainer = _trainer(work.fit.backend)(
             _train,
-            train_loop_config={"work": work, "board": board.actor},
+            train_loop_config={"work": work, "checkpoints": checkpoints, "board": board.actor},
             scaling_config=settings.ScalingConfig(**scaling(work.fit.backend, placement)),
             run_config=settings.RunConfig(
                 name=CHECKPOINTS,
@@ -119,21 +117,8 @@ def train_on_ray(ray: Any, work: Work, placement: Placement, tell: Callable[[Tol
         trained: Trained | None = result.return_value
         if trained is None:
             raise RuntimeError(board.why_failed() or "training ended without a model")
-    sweep_checkpoints([PurePosixPath(kept.path) for kept, _ in result.best_checkpoints], placement.file_system)
+    checkpoints.sweep([PurePosixPath(kept.path) for kept, _ in result.best_checkpoints])
     return trained
-
-
-def sweep_checkpoints(kept: Sequence[PurePosixPath], file_system: Any) -> None:
-    """Away with those that Ray Train never heard of, since their worker died as it wrote them."""
-    place = file_system or LocalFileSystem()
-    try:
-        for folder in {path.parent for path in kept}:
-            for found in place.get_file_info(FileSelector(str(folder))):
-                name = found.base_name
-                if name.startswith("checkpoint_") and not found.is_file and name not in {path.name for path in kept}:
-                    place.delete_dir(found.path)
-    except OSError as error:
-        say(f"a checkpoint that nothing needs could not be removed: {error}")
 
 
 def works_apart(backend: str, workers: int, gpus: float) -> bool:
@@ -204,13 +189,13 @@ def _train(config: dict[str, Any]) -> Trained | None:
     from batch.model.fit.loop import TrainingDivergedError
 
     try:
-        return _fit(config["work"], board)
+        return _fit(config["work"], config["checkpoints"], board)
     except (ValueError, TrainingDivergedError) as error:
         ray.get(board.fail.remote(str(error)))
         raise
 
 
-def _fit(work: Work, board: Any) -> Trained | None:
+def _fit(work: Work, checkpoints: Checkpoints, board: Any) -> Trained | None:
     import ray.train
 
     context = ray.train.get_context()
@@ -231,8 +216,10 @@ def _fit(work: Work, board: Any) -> Trained | None:
     landmarks = read_landmarks(work.output, index) if work.data.synthetic == "self-blended" else None
     with (
         FaceReader(index, work.data, rank, workers, threads=threads, landmarks=landmarks) as reader,
-        _restored(ray.train.get_checkpoint()) as folder,
+        checkpoints.furthest() as start,
     ):
+        if start.damaged and not rank:
+            board.put.remote(_passed_over(start))
         feed = ReaderFeed(reader, index, split.rows(Split.TRAIN), split.rows(Split.VALIDATION), work.data)
         augment = augmentation(work.data.augment)
 
@@ -241,7 +228,7 @@ def _fit(work: Work, board: Any) -> Trained | None:
                 work.output.put(SHEET, augmented_sheet(reader, index, split.rows(Split.TRAIN), work.data))
 
         hooks = _hooks(board, rank, Hooks, write_sheet)
-        result = fit(work.network, feed, work.fit, hooks=hooks, restore=folder, augment=augment)
+        result = fit(work.network, feed, work.fit, hooks=hooks, restore=start.folder, augment=augment)
         scores = _scored(result, feed, [split.rows(name) for name in work.judged])
     if rank:
         return None
@@ -252,6 +239,12 @@ def _fit(work: Work, board: Any) -> Trained | None:
         scores=dict(zip(map(str, work.judged), scores, strict=True)),
         device=device_name(),
     )
+
+
+def _passed_over(start: Furthest) -> str:
+    """What to tell of checkpoints that are not whole."""
+    instead = "going on from the furthest one before" if start.folder else "none is whole: training begins anew"
+    return f"not whole, as a worker that died or a disk leaves them: {', '.join(start.damaged)}; {instead}"
 
 
 def _scored(result: Any, feed: Any, several: Sequence[Rows]) -> list[Scores]:
@@ -306,13 +299,3 @@ def _hooks(board: Any, rank: int, hooks: Any, begun: Callable[[], None]) -> Any:
         ray.train.report(metrics, checkpoint=checkpoint)
 
     return hooks(on_step=on_step, on_epoch=tell, on_checkpoint=on_checkpoint)
-
-
-@contextmanager
-def _restored(checkpoint: Any) -> Iterator[Path | None]:
-    """The checkpoint as a local folder."""
-    if checkpoint is None:
-        yield None
-        return
-    with checkpoint.as_directory() as folder:
-        yield Path(folder)

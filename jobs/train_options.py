@@ -65,7 +65,8 @@ class TrainOptions:
     """downsample: each epoch draws as many fakes as there are reals, of those that --max-faces lets in; weights:
     classes weigh the same."""
     max_faces: Annotated[int | None, tyro.conf.arg(metavar="N|None")] = _DATA.max_faces
-    """Most faces that the run trains on, half of each class where it can be."""
+    """Most faces that the run trains on, chosen once, half of each class where it can be; 16000 as in the reference
+    recipe. None: all."""
     augment: Literal["reference", "robust", "none"] = _DATA.augment
     """reference: flips and light transforms; robust: what unseen platforms do to a face as well, JPEG included."""
     synthetic: Literal["none", "self-blended"] = _DATA.synthetic

@@ -43,8 +43,11 @@ class TrainProgress:
         self._epoch, self._first_step, self._since = 0, 0, 0.0
         self._last_step, self._last, self._pace_s, self._between_s = 0, 0.0, 0.0, 0.0
 
-    def tell(self, news: StepReport | EpochRecord) -> None:
-        """Shows a step, or an epoch's end. Raises `StorageError` where the history could not be written."""
+    def tell(self, news: StepReport | EpochRecord | str) -> None:
+        """Shows a step, an epoch's end, or a line. Raises `StorageError` where the history could not be written."""
+        if isinstance(news, str):
+            self._line(news)
+            return
         self._metrics.step(loss=news.loss, images_per_second=news.images_per_second)
         if isinstance(news, EpochRecord):
             self._line(epoch_line(news))

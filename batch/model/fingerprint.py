@@ -11,7 +11,6 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,18 +20,16 @@ import pyarrow.parquet as pq
 
 from batch.model.groups import Pairs, group_faces
 from batch.model.parquet import zstd_parquet
-from batch.model.perceptual_hash import WORDS, Hashes, Looks, close_pairs, distances
+from batch.model.perceptual_hash import WORDS, Hashes, Looks, close_pairs, moved_hashes
 from batch.model.records import FaceIndex
 from batch.schemas import FINGERPRINT_VERSION, fingerprint_schema
 
 FINGERPRINT = "fingerprint.parquet"
 """Where it lies in a bundle."""
 MOST_PICTURES = 100_000
-SURE_BITS, MOST_BITS = 24, 40
-"""A picture is known if its hash differs from a known one's by at most so many bits; by the second number only if
-another one of its clip does, too, since a fingerprint has no pixels to confirm it by. Of 6,149 photographs of
-`utkface`, cropped anew 1% to the side, the first finds 16% and the second 95%; re-encoded ones both find. Of their 18.9
-million pairs no two photographs are as close as 40 bits, and each four bits more let in twice as many."""
+MOST_BITS = 24
+"""A picture is known if its hash, or one of `moved_hashes`, differs from a known one's by at most so many bits, since a
+fingerprint has no pixels to confirm it by: see `tests/benchmarks/copies.py`."""
 
 Digests = npt.NDArray[np.uint64]
 """Sorted, each once."""
@@ -134,8 +131,7 @@ def overlap(
     named = _named(fingerprint, index)
     pictured = np.zeros(index.table.num_rows, np.bool_)
     if looks is not None:
-        clips = index.table["video_uri"].combine_chunks().dictionary_encode().indices.to_numpy()
-        pictured[_pictured(fingerprint.pictures, looks, clips)] = True
+        pictured[_pictured(fingerprint.pictures, looks)] = True
     groups = group_faces(index, pairs=duplicates).numbers
     rows = np.flatnonzero(np.isin(groups, groups[named | pictured]))
     uris = pc.unique(index.table["video_uri"].take(pa.array(np.flatnonzero(named | pictured)))).to_pylist()
@@ -164,18 +160,16 @@ def _named(fingerprint: Fingerprint, index: FaceIndex) -> npt.NDArray[np.bool_]:
     return known
 
 
-def _pictured(seen: Hashes, looks: Looks, clips: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
-    """Places of pictures that look like one of those seen; `clips` numbers the clip of each."""
+def _pictured(seen: Hashes, looks: Looks) -> npt.NDArray[np.int64]:
+    """Places of pictures that look like one of those seen, as they are, or a little moved, or mirrored."""
     rows = np.flatnonzero(looks.textured)
-    both = np.concatenate([seen, looks.hashes[rows]])
-    labels = (np.arange(len(both)) >= len(seen)).astype(np.int64)
-    nearest = np.full(len(looks.textured), MOST_BITS + 1)
-    for pairs in close_pairs(both, labels, most_bits=MOST_BITS):
-        known, new = pairs.min(axis=1), pairs.max(axis=1)
-        np.minimum.at(nearest, rows[new - len(seen)], distances(both[known], both[new]))
-    close = nearest <= MOST_BITS
-    of_clip = np.bincount(clips[close], minlength=int(clips.max(initial=0)) + 1)
-    return np.flatnonzero((nearest <= SURE_BITS) | (close & (of_clip[clips] > 1)))
+    known = np.zeros(len(rows), np.bool_)
+    for hashes in moved_hashes(looks.thumbs, rows):
+        left = np.flatnonzero(~known)
+        labels = (np.arange(len(seen) + len(left)) >= len(seen)).astype(np.int64)
+        for pairs in close_pairs(np.concatenate([seen, hashes[left]]), labels, most_bits=MOST_BITS):
+            known[left[pairs.max(axis=1) - len(seen)]] = True
+    return rows[known]
 
 
 def _endings(path: str) -> Iterator[str]:

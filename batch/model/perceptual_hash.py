@@ -13,15 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy.fft import dct
+from scipy.ndimage import shift
 
 from batch.records import LumaImage
 
 WORDS = 4
 THUMB_PX = 32
+MOVED = 0.01
+"""Of its side, how far `moved_hashes` moves a picture."""
 FIRST_BITS = 8
 """Most differing bits of the first word in a pair that the search finds."""
 
@@ -33,6 +38,7 @@ _LOWEST = 16
 _FLAT = 4.0
 _BANDS, _PROBES_OFF = 5, 1  # 8 differing bits in 5 bands leave a band with at most one
 _PAIRS_AT_ONCE = 1 << 21
+_MOVED_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +55,56 @@ class Looks:
 def look(luma: LumaImage) -> tuple[Hashes, npt.NDArray[np.uint8], bool]:
     """Hash (WORDS,), thumb (THUMB_PX ** 2,) of a picture, and whether it has texture. 0.3 ms at 224 x 224."""
     thumb = cv2.resize(luma, (THUMB_PX, THUMB_PX), interpolation=cv2.INTER_AREA)
-    lowest = cv2.dct(thumb.astype(np.float32))[:_LOWEST, :_LOWEST].ravel()[_corner_first()]
-    bits = lowest > np.median(lowest[1:])
-    bits[0] = False  # brightness
-    words = np.packbits(bits.astype(np.uint8)).view(np.uint64)
-    return np.asarray(words), np.asarray(thumb, np.uint8).ravel(), bool(thumb.std() >= _FLAT)
+    lowest = cv2.dct(thumb.astype(np.float32))[:_LOWEST, :_LOWEST]
+    return _hashed(np.asarray(lowest)[None])[0], np.asarray(thumb, np.uint8).ravel(), bool(thumb.std() >= _FLAT)
+
+
+def moved_hashes(thumbs: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> Iterator[Hashes]:
+    """Hashes of the pictures at `rows` as they are, moved by `MOVED` of their side up, down and sideways, and mirrored.
+
+    18 times shape (rows, WORDS). A copy whose face was found a little off is close to one of them. Computed from
+    thumbs (pictures, THUMB_PX ** 2), some at a time: a move and the transform of an axis are one matrix.
+    """
+    axis = _lowest_of_axis()
+    moves = [axis @ shift(np.eye(THUMB_PX), (by * THUMB_PX, 0), order=3, mode="nearest") for by in (0, -MOVED, MOVED)]
+    for down in moves:
+        for across in (*moves, *(move[:, ::-1] for move in moves)):
+            yield _transformed(thumbs, rows, down, across)
+
+
+def mirrored_hashes(thumbs: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> Hashes:
+    """Hashes of the pictures at `rows` with left and right changed, from thumbs (pictures, THUMB_PX ** 2)."""
+    axis = _lowest_of_axis()
+    return _transformed(thumbs, rows, axis, axis[:, ::-1])
+
+
+def mirrored(thumbs: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Thumbs (pictures, THUMB_PX ** 2) with left and right changed."""
+    return thumbs.reshape(-1, THUMB_PX, THUMB_PX)[:, :, ::-1].reshape(thumbs.shape)
+
+
+def _lowest_of_axis() -> npt.NDArray[np.float64]:
+    """The transform of one axis, shape (_LOWEST, THUMB_PX): `cv2.dct` is this on both."""
+    return np.asarray(dct(np.eye(THUMB_PX), axis=0, norm="ortho")[:_LOWEST])
+
+
+def _transformed(
+    thumbs: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], down: npt.NDArray[Any], across: npt.NDArray[Any]
+) -> Hashes:
+    """With a matrix (_LOWEST, THUMB_PX) for each axis."""
+    hashes = np.zeros((len(rows), WORDS), np.uint64)
+    for start in range(0, len(rows), _MOVED_AT_ONCE):
+        some = thumbs[rows[start : start + _MOVED_AT_ONCE]].reshape(-1, THUMB_PX, THUMB_PX)
+        hashes[start : start + len(some)] = _hashed(down @ some @ across.T)
+    return hashes
+
+
+def _hashed(lowest: npt.NDArray[Any]) -> Hashes:
+    """Of coefficients of shape (pictures, _LOWEST, _LOWEST)."""
+    ordered = lowest.reshape(len(lowest), -1)[:, _corner_first()]
+    bits = ordered > np.median(ordered[:, 1:], axis=1, keepdims=True)
+    bits[:, 0] = False  # brightness
+    return np.asarray(np.ascontiguousarray(np.packbits(bits, axis=1)).view(np.uint64))
 
 
 def _corner_first() -> npt.NDArray[np.int64]:

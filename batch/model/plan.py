@@ -42,9 +42,9 @@ class DataOptions:
     """`downsample`: each epoch uses all faces of the smaller class and as many of the larger one, drawn anew each
     epoch. `weights`: all faces, weighted so that both classes sum to the same and the mean weight is 1. `none`: all
     faces, equal weights."""
-    max_faces: int | None = 16_000
+    max_faces: int | None = None
     """Most faces that a run draws its epochs from, chosen once by seed: half of each class; where one has fewer, the
-    other fills up. None: all."""
+    other fills up. None: all. (The reference recipe took 16,000.)"""
     synthetic: Literal["none", "self-blended"] = "none"
     """`self-blended`: real faces alone; each comes as itself (label 0) and, beside it, as a fake made from it
     (label 1). The corpus's own fakes are not used, `balance` has nothing to do, and each real counts twice. A split

@@ -3,11 +3,10 @@
 import os
 import subprocess
 import sys
-from pathlib import Path, PurePosixPath
 
 import pytest
 
-from jobs.fitting import Placement, scaling, sweep_checkpoints
+from jobs.fitting import Placement, scaling
 from jobs.predict import keras_environment
 from tests.support.job import ROOT
 
@@ -53,15 +52,3 @@ def test_a_driver_leaves_gpus_to_its_workers() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "jax"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "cpu\n"
-
-
-def test_checkpoints_that_ray_never_heard_of_go(tmp_path: Path) -> None:
-    for name in ("checkpoint_1", "checkpoint_2", "checkpoint_3", "other"):
-        (tmp_path / "checkpoints" / name).mkdir(parents=True)
-        (tmp_path / "checkpoints" / name / "state.json").write_text("{}")
-    (tmp_path / "checkpoints" / "checkpoint_manager_snapshot.json").write_text("{}")
-    sweep_checkpoints([PurePosixPath(tmp_path / "checkpoints" / f"checkpoint_{nth}") for nth in (1, 3)], None)
-    left = ["checkpoint_1", "checkpoint_3", "checkpoint_manager_snapshot.json", "other"]
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == left
-    sweep_checkpoints([], None)
-    assert len(list((tmp_path / "checkpoints").iterdir())) == len(left)

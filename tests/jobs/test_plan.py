@@ -42,10 +42,11 @@ def test_a_training_run_is_planned_from_steps_of_its_own(tmp_path: Path) -> None
     write_learnable(LocalStorage(tmp_path / "faces"))
     before = sorted(tmp_path.rglob("*"))
     few = ("--model", "cnn", "--batch-size", 16, "--epochs", 3, "--workers", 2, "--cpus-per-worker", 1, "--sample", 2)
+    few = (*few, "--max-faces", 16_000)
     done = fakesift("plan", "train", tmp_path / "faces", *few, "--all-faces", 80_000)
     assert done.returncode == 0, done.stderr
     assert "one of 2 workers, 8 faces of each batch, with 1 CPU cores" in done.stdout
-    assert figure(r"an epoch +(\d+) faces", done.stdout) == 16_000  # --max-faces
+    assert figure(r"an epoch +(\d+) faces", done.stdout) == 16_000
     pace, fed = (figure(rf"{name} +([\d.]+) images/s", done.stdout) for name in ("steps, network", "input"))
     hours = figure(r"  network +([\d.]+) h", done.stdout)
     assert hours == pytest.approx(3 * 16_000 / (2 * min(pace, fed)) / 3600, rel=0.02, abs=0.01)

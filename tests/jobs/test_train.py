@@ -165,17 +165,27 @@ def test_what_was_refused_is_mended_in_the_same_output_until_there_is_a_split(fa
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_curve(faces: Path, calm: Path, tmp_path: Path) -> None:
+    """Also where the disk lost a part of the last checkpoint, and Ray Train's list was cut off."""
     output = tmp_path / "model"
     command = [sys.executable, "-m", "jobs.cli", "train", str(faces), str(output), *map(str, TRAIN)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as job:
         assert job.stderr is not None
         for line in job.stderr:
-            if line.startswith("epoch 2 "):
-                job.kill()
+            if line.startswith("epoch 3 "):
+                kill_all(family(job.pid))  # its Ray would write on for a moment
                 break
+    kept = output / "checkpoints"
+    steps = {json.loads(path.read_text())["step"]: path.parent for path in kept.glob("*/state.json")}
+    assert len(steps) >= 2
+    last = steps[max(steps)]
+    (last / "network.npz").write_bytes((last / "network.npz").read_bytes()[:-100])
+    ray_list = kept / "checkpoint_manager_snapshot.json"
+    ray_list.write_bytes(ray_list.read_bytes()[:50])
     assert (output / "augmented.png").stat().st_size > 1000  # in time to stop a run that is shown the wrong faces
     done = fakesift("train", faces, output, *TRAIN)
     assert done.returncode == 0, done.stderr
+    assert "the list of checkpoints is damaged" in done.stderr
+    assert f"{last.name}; going on from the furthest one before" in done.stderr
     assert "epoch 1 " not in done.stderr
     assert_same_curve(output, calm)
 

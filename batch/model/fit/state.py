@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
@@ -76,6 +76,27 @@ def load_state(folder: Path, fingerprint: Mapping[str, str]) -> RunState:
         )
     except (OSError, KeyError, TypeError, EOFError, BadZipFile, json.JSONDecodeError) as error:
         raise ValueError(f"damaged checkpoint: received {folder}, expected what training saved: {error!r}") from error
+
+
+def check_state(folder: Path) -> None:
+    """Read all of a state by its checksums. Raises ValueError if a file is missing or damaged."""
+    try:
+        progress_of((folder / "state.json").read_bytes())
+        for name in _ARRAYS:
+            with ZipFile(folder / f"{name}.npz") as arrays:
+                if broken := arrays.testzip():
+                    raise ValueError(f"{name}.npz: {broken} has another checksum")
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise ValueError(f"damaged checkpoint: received {folder}, expected what training saved: {error!r}") from error
+
+
+def progress_of(state_json: bytes) -> tuple[int, int]:
+    """How far the state with this `state.json` is: epochs that ended, and steps of the next. Raises ValueError."""
+    try:
+        document = json.loads(state_json)
+        return len(document["history"]), int(document["epoch_step"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"state.json: expected history and epoch_step: {error!r}") from error
 
 
 def _check(folder: Path, document: Mapping[str, Any], fingerprint: Mapping[str, str]) -> None:

@@ -1,0 +1,96 @@
+"""Checkpoints under OUTPUT: which one a run goes on from when some are in pieces, and which ones go."""
+
+import json
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+
+from batch.model.fit.engine import Snapshot
+from batch.model.fit.state import RunState, save_state
+from jobs.checkpoints import Checkpoints
+
+
+def saved(folder: Path, name: str, epoch_step: int) -> Path:
+    path = folder / "checkpoints" / name
+    path.mkdir(parents=True)
+    values = [np.arange(12, dtype=np.float32).reshape(3, 4)]
+    state = RunState(
+        stage="whole", stage_step=epoch_step, step=epoch_step, epoch_step=epoch_step, loss_sum=1.0, weight_sum=1.0,
+        seconds=1.0, history=(), best=values, snapshot=Snapshot(network=values, optimizer=values, average=[]),
+        fingerprint={},
+    )  # fmt: skip
+    save_state(path, state)
+    return path
+
+
+def checkpoints(folder: Path) -> Checkpoints:
+    return Checkpoints(storage_path=str(folder), file_system=None)
+
+
+def furthest(folder: Path) -> tuple[str | None, tuple[str, ...]]:
+    with checkpoints(folder).furthest() as found:
+        return found.folder and found.folder.name, found.damaged
+
+
+def test_the_furthest_is_taken_whatever_its_name_and_whoever_heard_of_it(tmp_path: Path) -> None:
+    assert furthest(tmp_path) == (None, ())
+    saved(tmp_path, "checkpoint_2026-01-02", 3)
+    saved(tmp_path, "checkpoint_2026-01-01", 8)  # of a machine whose clock is slow
+    (tmp_path / "checkpoints" / "checkpoint_manager_snapshot.json").write_text("{}")
+    assert furthest(tmp_path) == ("checkpoint_2026-01-01", ())
+
+
+@pytest.mark.parametrize("damage", ["bit", "cut", "gone", "no state", "half a state"])
+def test_what_is_in_pieces_is_passed_over(tmp_path: Path, damage: str) -> None:
+    saved(tmp_path, "checkpoint_1", 4)
+    last = saved(tmp_path, "checkpoint_2", 8)
+    arrays, state = last / "optimizer.npz", last / "state.json"
+    data = bytearray(arrays.read_bytes())
+    match damage:
+        case "bit":
+            data[data.index(np.float32(5).tobytes())] ^= 1
+            arrays.write_bytes(data)
+        case "cut":
+            arrays.write_bytes(data[:-60])
+        case "gone":
+            arrays.unlink()
+        case "no state":
+            state.unlink()
+        case _:
+            state.write_bytes(state.read_bytes()[:40])
+    assert furthest(tmp_path) == ("checkpoint_1", ("checkpoint_2",))
+    (tmp_path / "checkpoints/checkpoint_1/best.npz").unlink()
+    assert furthest(tmp_path)[0] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "stays"),
+    [
+        ('{"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_1", "metrics": {}}]}', True),
+        ('{"checkpoint_results": []}', True),
+        ('{"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_2", "metrics": {}}]}', False),
+        ('{"checkpoint_results": [{"checkpoint_dir', False),
+        ("", False),
+        ("[]", False),
+    ],
+)
+def test_a_list_that_ray_would_refuse_goes(tmp_path: Path, text: str, stays: bool) -> None:
+    saved(tmp_path, "checkpoint_1", 1)
+    path = tmp_path / "checkpoints" / "checkpoint_manager_snapshot.json"
+    path.write_text(text)
+    checkpoints(tmp_path).drop_broken_list()
+    assert path.exists() == stays
+    checkpoints(tmp_path / "new").drop_broken_list()
+
+
+def test_checkpoints_that_ray_never_heard_of_go(tmp_path: Path) -> None:
+    for name in ("checkpoint_1", "checkpoint_2", "checkpoint_3", "other"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        (tmp_path / "checkpoints" / name / "state.json").write_text("{}")
+    (tmp_path / "checkpoints" / "checkpoint_manager_snapshot.json").write_text(json.dumps({}))
+    checkpoints(tmp_path).sweep([PurePosixPath(tmp_path / "checkpoints" / f"checkpoint_{nth}") for nth in (1, 3)])
+    left = ["checkpoint_1", "checkpoint_3", "checkpoint_manager_snapshot.json", "other"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == left
+    checkpoints(tmp_path).sweep([])
+    assert len(list((tmp_path / "checkpoints").iterdir())) == len(left)
