@@ -7,6 +7,7 @@ fakesift evaluate demo/model/bundle demo/faces --output demo/evaluated --allow-s
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -35,7 +36,7 @@ from jobs.conclude import crops_of, judged
 from jobs.console import EXIT_CODES, Exit, begun, guarded, parse, say, shown
 from jobs.identities import look_at_faces
 from jobs.predict import predict
-from jobs.session import check_seen_by_all, ray_session
+from jobs.session import check_room, check_seen_by_all, ray_session
 from jobs.slicing import check_slices, open_slices, slices_digest
 from jobs.train_progress import figures_line
 
@@ -79,7 +80,7 @@ class EvaluateOptions:
         if not 0 < self.prevalence < 1:
             raise ValueError(f"prevalence: got {self.prevalence}, expected a share between 0 and 1")
         check_slices(self.slices)
-        if self.gpus_per_worker < 0:
+        if not 0 <= self.gpus_per_worker < math.inf:
             raise ValueError(f"GPUs: got {self.gpus_per_worker} a worker, expected 0 or more")
 
 
@@ -116,6 +117,7 @@ def evaluate(options: EvaluateOptions) -> Exit:
     with ray_session(options.address, None) as ray:
         places = {f"faces {number}": sink for number, sink in enumerate(sinks, 1)}
         check_seen_by_all(ray, {**places, "bundle": bundle.sink}, None)
+        check_room(ray, workers=1, cpus=1, gpus=options.gpus_per_worker, can_grow=options.address is not None)
         with begun():
             looked = _look(ray, bundle, index)
         if len(looked.seen.rows) and not options.allow_seen:
@@ -169,6 +171,10 @@ def _output(options: EvaluateOptions, inputs: Sequence[Storage], run: RunFile, s
 
 def _look(ray: Any, bundle: Bundle, index: FaceIndex) -> _Looked:
     """Compares all crops with those that the model was trained on, and with each other."""
+    if FINGERPRINT not in bundle.files:
+        raise ValueError(
+            f"{bundle.uri}: no {FINGERPRINT}, expected one, by which data that it was trained on are known"
+        )
     fingerprint = Fingerprint.from_parquet(bundle.read(FINGERPRINT))
     say(f"comparing {index.table.num_rows} faces with those that the model was trained on")
     looks = look_at_faces(ray, index)
@@ -195,7 +201,8 @@ def _tell(
     unknown = int(np.sum(index.labels < 0))
     evaluation = judged(table, "evaluated", judgement, options.prevalence, of_rows(slices, scores.rows), unknown)
     print(figures_line("evaluated", evaluation.headline()["videos"]))
-    warning = f"The model has seen some of this data: {seen}." if len(seen.rows) else ""
+    has = "has" if seen.is_sure else "may have"
+    warning = f"The model {has} seen some of this data: {seen}." if len(seen.rows) else ""
     if warning:
         print(warning)
     if output is None:
@@ -226,6 +233,8 @@ def _tell(
         "split_digest": bundle.manifest.split_digest,
         "predictions_digest": digest_of([float(value) for value in scores.logits]),
         "seen_faces": len(seen.rows),
+        "seen_by_name": seen.by_name,
+        "seen_by_picture": seen.by_picture,
         "unlabelled_faces": unknown,
         "metrics": {"evaluated": evaluation.headline()},
     }

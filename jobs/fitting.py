@@ -92,9 +92,7 @@ def train_on_ray(ray: Any, work: Work, placement: Placement, tell: Callable[[Tol
     checkpoints = Checkpoints(storage_path=placement.storage_path, file_system=placement.file_system)
     checkpoints.drop_broken_list()
     with open_board(ray, tell) as board:
-        environment = keras_environment(work.fit.backend, placement.gpus)
-        if not placement.gpus:
-            environment["OMP_NUM_THREADS"] = str(placement.cpus)
+        environment = keras_environment(work.fit.backend, placement.gpus, placement.cpus)
         trainer = _trainer(work.fit.backend)(
             _train,
             train_loop_config={"work": work, "checkpoints": checkpoints, "board": board.actor},

@@ -130,9 +130,7 @@ def _measured(options: TrainPlan, cluster: Cluster, index: FaceIndex, rows: Rows
     """With the cores that a worker has: as in train, a CPU of a cluster, or this machine's shared out."""
     shared_out = 1 if options.address else max(1, cluster.cpus // options.workers)
     cpus, gpus = options.cpus_per_worker or shared_out, options.gpus_per_worker
-    environment = keras_environment(options.backend, gpus)
-    if not gpus:
-        environment["OMP_NUM_THREADS"] = str(cpus)
+    environment = keras_environment(options.backend, gpus, cpus)
     work = _Work(options=options, index=index, rows=rows, threads=cpus)
     return cluster.measured(_take_steps, work, cpus=cpus, gpus=gpus, environment=environment), cpus
 

@@ -34,10 +34,7 @@ def predict(
         gpus: that each task gets; with 0 the network runs on one core.
         batch_size: crops a call of the network.
     """
-    variables = keras_environment(backend, gpus)
-    if not gpus:
-        variables["TF_NUM_INTRAOP_THREADS"] = "1"  # or each of the tasks would take all cores
-    environment, threads = {"env_vars": variables}, None if gpus else 1
+    environment, threads = {"env_vars": keras_environment(backend, gpus, cores=1)}, None if gpus else 1
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3, runtime_env=environment)(_score)
     with progress("faces") as bar:
         bar.total(len(rows))
@@ -48,11 +45,17 @@ def predict(
     return joined(parts)
 
 
-def keras_environment(backend: str, gpus: float) -> dict[str, str]:
-    """Variables that a process needs before it imports Keras, so that it takes the GPUs that it was given alone."""
+def keras_environment(backend: str, gpus: float, cores: int | None = None) -> dict[str, str]:
+    """Variables that a process needs before it imports Keras, so that it takes the GPUs that it was given alone.
+
+    Without any it takes so many cores, or all: TensorFlow's own threads, those of its OpenMP, and those of JAX, which
+    has no setting for them but takes `NPROC` for the machine's cores.
+    """
     found = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
     if not gpus:
         found |= NO_GPU
+        if cores is not None:
+            found |= dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "NPROC"), str(cores))
     elif gpus < 1:  # others share it: none takes all of its memory at once
         found |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     if backend == "jax" and not gpus:

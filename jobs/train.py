@@ -61,6 +61,8 @@ def train(options: TrainOptions) -> Exit:
             ray, workers=options.workers, cpus=cpus, gpus=gpus, can_grow=options.address is not None,
             apart=works_apart(options.backend, options.workers, gpus),
         )  # fmt: skip
+        if there := 0 if gpus else ray.cluster_resources().get("GPU", 0):
+            say(f"training on cores: there are {there:g} GPUs, and --gpus-per-worker asks for none")
         with begun():
             prepared = _prepare(ray, options, index, output)
             trained = _fit(ray, options, sinks, output, index)

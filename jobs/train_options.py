@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -237,7 +238,7 @@ class TrainOptions:
             raise ValueError(
                 f"workers: got {self.workers}, expected 1 to {most} with batches of {self.batch_size} faces"
             )
-        if self.gpus_per_worker < 0 or (self.cpus_per_worker is not None and self.cpus_per_worker < 1):
+        if not 0 <= self.gpus_per_worker < math.inf or (self.cpus_per_worker is not None and self.cpus_per_worker < 1):
             raise ValueError(
                 f"resources: got {self.gpus_per_worker} GPUs and {self.cpus_per_worker} cores a worker, expected 0 or "
                 "more and 1 or more"

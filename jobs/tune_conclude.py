@@ -200,7 +200,7 @@ def _judge(
     result = best.trials[0]
     made = best_options(options, best)
     say(f"testing the chosen model ({result.trial.id}) on the test split, once")
-    environment = keras_environment(options.backend, options.resources.gpus)
+    environment = keras_environment(options.backend, options.resources.gpus, options.resources.cores)
     task = ray.remote(
         num_cpus=options.resources.cpus,
         num_gpus=options.resources.gpus,

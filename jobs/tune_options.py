@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,6 +26,11 @@ class Resources:
     cpus: float = 1.0
     gpus: float = 0.0
 
+    @property
+    def cores(self) -> int:
+        """Threads that its native libraries may use."""
+        return max(1, int(self.cpus))
+
     @classmethod
     def parse(cls, text: str) -> Resources:
         """Reads `cpu=1,gpu=0.25`. Raises `ValueError` for anything else."""
@@ -34,8 +40,12 @@ class Resources:
             try:
                 value = float(amount)
             except ValueError:
-                value = -1.0
-            if name not in ("cpu", "gpu") or name in found or not (value > 0 or (name == "gpu" and value == 0)):
+                value = math.nan
+            if (
+                name not in ("cpu", "gpu")
+                or name in found
+                or not (0 < value < math.inf or (name == "gpu" and value == 0))
+            ):
                 raise ValueError(f"resources per trial: received {text!r}, expected as cpu=1 or cpu=2,gpu=0.25")
             if value > 1 and value != int(value):
                 raise ValueError(f"resources per trial: received {text!r}, expected a whole number above 1")

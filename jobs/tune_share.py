@@ -125,7 +125,7 @@ def _decode(ray: Any, index: Any, rows: Rows) -> SharedBlocks:
 
 def _compute(ray: Any, index: Any, maker: _Maker, resources: Resources) -> tuple[Mapping[int, SharedBlocks], float]:
     group = maker.group
-    environment = {"env_vars": keras_environment(maker.backend, resources.gpus)}
+    environment = {"env_vars": keras_environment(maker.backend, resources.gpus, resources.cores)}
     task = ray.remote(
         num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=3, num_returns=2, runtime_env=environment
     )(_features)

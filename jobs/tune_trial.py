@@ -262,7 +262,7 @@ def _use_device(recipe: Recipe, resources: Resources) -> None:
     """What must be set before keras is imported; the process may have run another trial before, to the same effect."""
     from batch.model.fit.engine import use_backend
 
-    os.environ.update(keras_environment(recipe.fit.backend, resources.gpus))
+    os.environ.update(keras_environment(recipe.fit.backend, resources.gpus, resources.cores))
     use_backend(recipe.fit.backend)
     use_threads(recipe.fit.backend)
     import keras

@@ -14,8 +14,30 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
+
 if TYPE_CHECKING:
     import keras
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """What becomes of RGB pixels from 0 to 255 before the backbone sees them."""
+
+    scale: float | tuple[float, float, float]
+    """They are multiplied by this, ..."""
+    offset: float | tuple[float, float, float]
+    """... this is added, of either a value or one a channel, ..."""
+    bgr: bool = False
+    """... and the channels are turned round."""
+
+
+# As the networks of `keras.applications` were trained, by the names of its `preprocess_input`; those that scale their
+# pixels by a layer of their own, such as EfficientNet, take `RAW`.
+RAW = Scaling(1.0, 0.0)
+TF = Scaling(1 / 127.5, -1.0)
+TORCH = Scaling((1 / 58.395, 1 / 57.12, 1 / 57.375), (-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225))
+CAFFE = Scaling(1.0, (-123.68, -116.779, -103.939), bgr=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,15 +46,12 @@ class Architecture:
 
     build: Callable[[str | None, int], keras.Model]
     """From weights (`imagenet` or None) and the side in pixels to a model from pixels to feature maps."""
-    scale: float
-    """Pixels are multiplied by this ..."""
-    offset: float
-    """... and this is added, before the backbone sees them."""
-    taps: tuple[str, ...]
-    """Layers whose outputs `--features multi` pools and joins, from shallow to deep."""
-    smallest_side: int
+    scaling: Scaling
+    taps: tuple[str, ...] = ()
+    """Layers whose outputs `--features multi` pools and joins, from shallow to deep; without any it is refused."""
+    smallest_side: int = 32
     """In pixels."""
-    has_imagenet: bool
+    has_imagenet: bool = True
     """True if ImageNet weights can be downloaded for it."""
 
 
@@ -94,9 +113,12 @@ def _load_weights(base: keras.Model, path: Path, name: str) -> None:
             f"weights do not fit: received {path}, expected a .weights.h5 file of {name} without its top layers "
             f"({base.count_params():,} values): {first_line}"
         ) from error
+    broken = [variable.path for variable in base.weights if not np.isfinite(variable.numpy()).all()]
+    if broken:
+        raise ValueError(f"weights: {path} has values that are no finite numbers in {broken[0]}, expected finite ones")
 
 
-def _application(name: str) -> Callable[[str | None, int], keras.Model]:
+def application(name: str) -> Callable[[str | None, int], keras.Model]:
     """A network of `keras.applications`, without its top."""
 
     def build(weights: str | None, side: int) -> keras.Model:
@@ -134,9 +156,8 @@ def _cnn(weights: str | None, side: int) -> keras.Model:
 NETWORKS: Mapping[str, Architecture] = MappingProxyType(
     {
         "xception": Architecture(
-            build=_application("Xception"),
-            scale=1 / 127.5,
-            offset=-1.0,
+            build=application("Xception"),
+            scaling=TF,
             # Of blocks 4 and 8 what their last convolution sees and what the next block sees, each after its ReLU: the
             # mean of a rectified map tells how much of a texture there is, that of a normalized one next to nothing
             # (accuracy of a logistic regression on them, 4,228 faces, half of them swapped: 0.94 against 0.89).
@@ -148,16 +169,14 @@ NETWORKS: Mapping[str, Architecture] = MappingProxyType(
                 "block14_sepconv2_act",
             ),
             smallest_side=71,
-            has_imagenet=True,
         ),
         "cnn": Architecture(
             build=_cnn,
-            scale=1 / 127.5,
-            offset=-1.0,
+            scaling=TF,
             taps=("block2_relu", "block3_relu", "block4_relu"),
-            smallest_side=32,
             has_imagenet=False,
         ),
     }
 )
-"""Every network by its name; another one of `keras.applications` is one more entry."""
+"""Every network by its name. Another one of `keras.applications` is one more entry, such as
+`"resnet50": Architecture(build=application("ResNet50"), scaling=CAFFE)`."""

@@ -90,11 +90,18 @@ class Overlap:
 
     def __str__(self) -> str:
         """For a message: how many faces, why, and which for example."""
+        how = "belong to" if self.is_sure else "may belong to"
+        doubt = "" if self.is_sure else "; data whose files are named alike look so, too"
         return (
-            f"{len(self.rows)} faces belong to what the model was trained on ({self.by_name} by the name of their "
-            f"source or clip, {self.by_picture} by their picture, the rest by their group), as in "
-            f"{', '.join(self.examples) or 'none'}"
+            f"{len(self.rows)} faces {how} what the model was trained on ({self.by_name} by the name of their source "
+            f"or clip, {self.by_picture} by their picture, the rest by their group), as in "
+            f"{', '.join(self.examples) or 'none'}{doubt}"
         )
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether a picture is known: names alone may be those of other data."""
+        return self.by_picture > 0
 
 
 def fingerprint_of(index: FaceIndex, rows: npt.NDArray[np.int64], looks: Looks | None) -> Fingerprint:

@@ -36,8 +36,8 @@ def load_index(sinks: Sequence[Storage]) -> FaceIndex:
 
     Raises:
         ValueError: for no output, one that is none of this job, outputs with unlike face options (both are named),
-            a shard that is missing, empty, damaged or has columns of other types, a face that stands twice, or no
-            face at all.
+            a shard that is missing, empty, damaged or has columns of other types or unknown labels, a face that stands
+            twice, or no face at all.
     """
     if not sinks:
         raise ValueError("faces: got no output, expected one or more outputs of `fakesift preprocess`")
@@ -144,6 +144,9 @@ def _read_shard(entry: tuple[Storage, Commit, DataFile], number: int) -> pa.Tabl
     if table.num_rows != file.rows or not table.num_rows:
         expected = f"{file.rows} as its commit says" if file.rows else "one or more"
         raise ValueError(f"{uri}: {table.num_rows} rows, expected {expected}; see `fakesift verify`")
+    strange = table["label"].filter(pc.invert(pc.is_in(table["label"], pa.array([0, 1, None], pa.int8()))))
+    if len(strange):
+        raise ValueError(f"{uri}: label {strange[0]}, expected 0 (real), 1 (fake) or null; see `fakesift verify`")
     places = {
         "shard": pa.array(np.full(file.rows, number, np.int32)),
         "row": pa.array(np.arange(file.rows, dtype=np.int32)),

@@ -51,6 +51,10 @@ class NetworkOptions:
             raise ValueError(f"{self.model} has no ImageNet weights: received 'imagenet', expected 'none' or a file")
         if self.features not in ("last", "multi"):
             raise ValueError(f"unknown features: received {self.features!r}, expected 'last' or 'multi'")
+        if self.features == "multi" and not NETWORKS[self.model].taps:
+            raise ValueError(
+                f"features: received 'multi', expected 'last': no layers to join are named for {self.model}"
+            )
         if any(units < 1 for units in self.dense_units):
             raise ValueError(f"bad dense_units: received {self.dense_units}, expected whole numbers of 1 or more")
         if not 0 <= self.dropout < 1:
@@ -97,8 +101,9 @@ def build_network(options: NetworkOptions, side: int) -> keras.Model:
         backbone = _backbone(options, side)
         pixels = keras.Input((side, side, 3), name="pixels", dtype="float32")
         # In float32: bfloat16 holds whole numbers up to 256 alone, and augmented pixels are fractions.
-        scaled = keras.layers.Rescaling(architecture.scale, architecture.offset, dtype="float32", name="scale")(pixels)
-        maps = backbone(scaled)
+        how = architecture.scaling
+        scaled = keras.layers.Rescaling(how.scale, how.offset, dtype="float32", name="scale")(pixels)
+        maps = backbone(keras.ops.flip(scaled, axis=-1) if how.bgr else scaled)
         pooled = [keras.layers.GlobalAveragePooling2D(name=f"pool{i}")(m) for i, m in enumerate(_as_list(maps))]
         hidden = pooled[0] if len(pooled) == 1 else _standardized(keras.layers.Concatenate(name="join")(pooled))
         for number, units in enumerate(options.dense_units):

@@ -247,9 +247,11 @@ def _refuse_empty(split: SplitTable, groups: Groups, options: SplitOptions, *, n
     classes = ("real", "fake") if needs_fakes else ("real",)
     missing = [f"no {name} face in {place}" for place in _ORDER for name in classes if not counts[place][name]]
     if missing:
+        unknown = counts["left_out"]["unknown"]
+        unlabelled = f"; {unknown} faces have no label: see --labels of `fakesift preprocess`" if unknown else ""
         raise ValueError(
             f"split by {options.by}: {', '.join(missing)}; {_listing(counts)}, in {len(groups.ids)} groups; expected "
-            f"{' and '.join(classes)} faces in every split: more data, or another way to split"
+            f"{' and '.join(classes)} faces in every split: more data, or another way to split{unlabelled}"
         )
 
 

@@ -44,6 +44,20 @@ def test_a_process_takes_what_it_was_given(backend: str) -> None:
     assert (shared["TF_FORCE_GPU_ALLOW_GROWTH"], shared["XLA_PYTHON_CLIENT_PREALLOCATE"]) == ("true", "false")
 
 
+def test_jax_takes_the_cores_that_it_was_given() -> None:
+    code = (
+        "import keras; from pathlib import Path\n"
+        "keras.ops.matmul(keras.ops.ones((400, 400)), keras.ops.ones((400, 400)))\n"
+        "print(sum('Eigen' in path.read_text() for path in Path('/proc/self/task').glob('*/comm')))"
+    )
+    for cores in (1, 3):
+        environment = {**os.environ, **keras_environment("jax", 0, cores)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert int(done.stdout) == cores
+    assert keras_environment("tensorflow", 0, 3)["TF_NUM_INTRAOP_THREADS"] == "3"
+    assert not {"NPROC", "OMP_NUM_THREADS"} & set(keras_environment("jax", 1, 4))
+
+
 def test_a_driver_leaves_gpus_to_its_workers() -> None:
     code = (
         "from jobs.quiet import import_keras_on_cores; import_keras_on_cores(); import_keras_on_cores()\n"

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from batch.storage.local import LocalStorage
 from batch.storage.s3 import S3Options, S3Storage
 from jobs.train import train
 from jobs.train_options import TrainOptions
-from tests.support.face_outputs import real, write_output
+from tests.support.face_outputs import Clip, real, write_output
 from tests.support.job import ROOT, SABOTAGE, fakesift, files
 from tests.support.learnable import clips, write_learnable
 from tests.support.processes import family, kill_all, raylet_of, started, told_until
@@ -229,12 +230,18 @@ def test_evaluate_refuses_what_was_seen_and_both_backends_agree(faces: Path, cal
     fresh, old = tmp_path / "fresh", tmp_path / "old"
     write_learnable(LocalStorage(fresh), sources=8, first=500)
     write_learnable(LocalStorage(old), sources=2)
+    unknown = [Clip(key=f"u/{number}x.mp4", label=None, source=f"{number}x.mp4") for number in range(6)]
+    write_output(LocalStorage(tmp_path / "unknown"), unknown)
     methods = tmp_path / "methods.csv"
     methods.write_text("uri,method\n" + "".join(f"fake{500 + number:04d}.mp4,redder\n" for number in range(6)))
-    asked = ("evaluate", calm / "bundle", fresh, old, "--output")
+    asked = ("evaluate", calm / "bundle", fresh, old, tmp_path / "unknown", "--output")
+    seen = fakesift(*asked, tmp_path / "refused", "--gpus-per-worker", 1)
+    assert seen.returncode == 2
+    assert "workers ask for 1 CPU and 1 GPU at once" in seen.stderr
     seen = fakesift(*asked, tmp_path / "refused")
     assert seen.returncode == 2
     assert re.search(r"[24] faces belong to what the model was trained on", seen.stderr), seen.stderr
+    assert "6 of 26 faces have no label and are left out" in seen.stderr
     assert "--allow-seen" in seen.stderr
     assert not (tmp_path / "refused").exists()
     found = []
@@ -246,9 +253,14 @@ def test_evaluate_refuses_what_was_seen_and_both_backends_agree(faces: Path, cal
         assert "The model has seen some of this data" in done.stdout
         found.append(pq.read_table(output / "predictions.parquet"))
     page = (output / "report.html").read_text()
-    for told in ("The model has seen some of this data", "clip quality", "bits a pixel", "method", "redder"):
+    for told in (
+        "The model has seen some of this data", "clip quality", "bits a pixel", "method", "redder",
+        "6 faces without a label are left out.",
+    ):  # fmt: skip
         assert told in page
-    assert json.loads((output / "summary.json").read_text())["seen_faces"] in (2, 4)
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["seen_faces"] in (2, 4)
+    assert summary["unlabelled_faces"] == 6
     assert found[0]["face"].equals(found[1]["face"])
     np.testing.assert_allclose(found[0]["logit"].to_numpy(), found[1]["logit"].to_numpy(), atol=1e-4)
 
@@ -326,6 +338,7 @@ def test_bad_input_is_named_before_anything_is_written(faces: Path, tmp_path: Pa
     assert "GPUs: got 0.5 for each of 1 workers with jax" in refused(faces, output, backend="jax", gpus_per_worker=0.5)
     apart = refused(faces, output, backend="jax", workers=2, gpus_per_worker=1)
     assert "expected one worker with all of them, 2" in apart
+    assert "GPUs and 1 cores a worker" in refused(faces, output, cpus_per_worker=1, gpus_per_worker=math.inf)
     assert "bad unfreeze: received 9, expected 'whole' or 1 to" in refused(faces, output, unfreeze=9)
     assert "unknown model: received 'vgg'" in str(_error(lambda: TrainOptions(model="vgg").shaping()))
     assert not output.exists()

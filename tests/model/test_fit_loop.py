@@ -246,6 +246,12 @@ def test_it_trains_on_shards_through_the_reader_with_augmentation(tmp_path: Path
     assert set(result.history[-1].validation) == {"loss", "accuracy", "auc"}
 
 
+def test_a_backend_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batch.model.fit.engine.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"jax is not installed; expected pip install 'fakesift\[jax\]'"):
+        use_backend("jax")
+
+
 def test_a_keras_of_another_backend_is_refused() -> None:
     assert keras.backend.backend() == "tensorflow"
     with pytest.raises(ValueError, match="received tensorflow, expected jax; set KERAS_BACKEND=jax"):

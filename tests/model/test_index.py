@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch.model.index import face_options_of, load_index, unfinished
-from batch.schemas import face_index_schema
+from batch.schemas import face_index_schema, faces_schema
 from batch.shards.commit import Commit, read_commits
 from batch.shards.write import faces_file
 from batch.storage.base import Storage
@@ -42,6 +42,11 @@ def recommit(sink: Storage, change: Change | None, **counts: int) -> str:
     changed: Commit = replace(commit, faces=file)
     sink.put(commit.key, changed.to_json())
     return sink.uri(file.key)
+
+
+def with_label(label: int) -> Change:
+    place = faces_schema().get_field_index("label")
+    return lambda table: table.set_column(place, "label", pa.array([0] * (table.num_rows - 1) + [label], pa.int8()))
 
 
 def with_column(name: str, kind: pa.DataType) -> Change:
@@ -118,6 +123,8 @@ def test_places_without_faces_are_refused(tmp_path: Path) -> None:
     ("change", "told"),
     [
         (with_column("label", pa.string()), "column label is string, expected int8"),
+        (with_label(2), "label 2, expected 0 .real., 1 .fake. or null"),
+        (with_label(-1), "label -1, expected 0"),
         (lambda table: table.drop_columns(["source_id"]), "column source_id is missing, expected string"),
         (lambda table: table.slice(1), "rows, expected 4 as its commit says"),
         (lambda table: table.replace_schema_metadata({"fakesift.schema": "faces/9"}), "schema faces/9"),

@@ -202,6 +202,8 @@ def test_the_same_clips_under_another_output_and_prefix_are_seen(tmp_path: Path,
     listed, _ = seen(at(tmp_path, "table"), table, fingerprint, root="/mnt/dfdc")
     for found in (bucket, inside, listed):
         assert (len(found.rows), found.by_picture) == (len(clips), 0)
+        assert "may belong to what the model was trained on" in str(found)
+        assert "data whose files are named alike look so, too" in str(found)
 
 
 def test_partial_overlap_is_seen_with_its_groups(tmp_path: Path, trained: Trained) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from batch.model import backbones
-from batch.model.backbones import NETWORKS, Architecture
+from batch.model.backbones import CAFFE, NETWORKS, RAW, TF, TORCH, Architecture, Scaling, application
 from batch.model.network import NetworkOptions, Stage, build_network, logits_of, set_trainable
 
 XCEPTION = Path(__file__).parents[3] / "shared" / "weights" / "xception_imagenet_notop.weights.h5"
@@ -75,7 +75,7 @@ def with_norm(weights: str | None, side: int) -> keras.Model:
 @pytest.fixture
 def normed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A network of one convolution and BatchNorm in the registry, and its weights in a file."""
-    entry = Architecture(build=with_norm, scale=1.0, offset=0.0, taps=(), smallest_side=3, has_imagenet=False)
+    entry = Architecture(build=with_norm, scaling=RAW, smallest_side=3, has_imagenet=False)
     monkeypatch.setattr(backbones, "NETWORKS", MappingProxyType({**NETWORKS, "normed": entry}))
     monkeypatch.setattr("batch.model.network.NETWORKS", backbones.NETWORKS)
     with_norm(None, 8).save_weights(tmp_path / "normed.weights.h5")
@@ -104,6 +104,39 @@ def test_batch_norm_of_weights_learns_if_told_and_not_with_the_head(
     assert bool(norm.trainable_variables) == trained
 
 
+@pytest.mark.parametrize(
+    ("name", "module", "scaling"),
+    [("MobileNetV2", "mobilenet_v2", TF), ("DenseNet121", "densenet", TORCH), ("ResNet50", "resnet", CAFFE),
+     ("EfficientNetV2B0", "efficientnet_v2", RAW)],
+)  # fmt: skip
+def test_another_network_of_keras_is_one_entry(
+    name: str, module: str, scaling: Scaling, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And sees what it was trained to see."""
+    registry = MappingProxyType({**NETWORKS, "new": Architecture(build=application(name), scaling=scaling)})
+    monkeypatch.setattr(backbones, "NETWORKS", registry)
+    monkeypatch.setattr("batch.model.network.NETWORKS", registry)
+    model = build_network(NetworkOptions(model="new", weights="none"), 32)
+    seen = np.asarray(keras.Model(model.input, model.get_layer("pool0").output)(pixels(32).astype(np.float32)))
+    prepared = getattr(keras.applications, module).preprocess_input(pixels(32).astype(np.float32))
+    own = np.asarray(model.get_layer("backbone")(prepared)).mean(axis=(1, 2))
+    np.testing.assert_allclose(seen, own, atol=1e-4 * np.abs(own).max())
+    with pytest.raises(ValueError, match="no layers to join are named for new"):
+        NetworkOptions(model="new", features="multi")
+
+
+def test_a_network_that_turns_the_channels_round_loads_in_safe_mode(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    entry = Architecture(build=with_norm, scaling=CAFFE, smallest_side=3, has_imagenet=False)
+    monkeypatch.setattr("batch.model.backbones.NETWORKS", {"turned": entry})
+    monkeypatch.setattr("batch.model.network.NETWORKS", {"turned": entry})
+    model = build_network(NetworkOptions(model="turned"), 8)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_array_equal(loaded.predict_on_batch(pixels(8)), model.predict_on_batch(pixels(8)))
+
+
 def test_another_network_is_one_entry(normed: Path) -> None:
     kernel = build_network(NetworkOptions(model="normed", weights=str(normed)), 8).get_layer("backbone").weights[0]
     again = build_network(NetworkOptions(model="normed", weights=str(normed)), 8).get_layer("backbone").weights[0]
@@ -116,6 +149,11 @@ def test_weights_of_another_network_are_refused_by_name(normed: Path, tmp_path: 
     (tmp_path / "broken.weights.h5").write_bytes(b"no HDF5")
     with pytest.raises(ValueError, match=r"broken.weights.h5, expected"):
         build_network(NetworkOptions(model="cnn", weights=str(tmp_path / "broken.weights.h5")), 32)
+    spoilt = with_norm(None, 8)
+    spoilt.layers[1].kernel.assign(spoilt.layers[1].kernel * np.nan)
+    spoilt.save_weights(tmp_path / "spoilt.weights.h5")
+    with pytest.raises(ValueError, match=r"spoilt.weights.h5 has values that are no finite numbers in .*kernel"):
+        build_network(NetworkOptions(model="normed", weights=str(tmp_path / "spoilt.weights.h5")), 8)
     with pytest.raises(ValueError, match="no weights file: received /nowhere"):
         build_network(NetworkOptions(model="cnn", weights="/nowhere"), 32)
 
@@ -160,7 +198,7 @@ def test_a_download_that_breaks_off_names_the_choices_too(
             keras.utils.get_file(f"w{path[1:]}", origin, file_hash="0" * 64, cache_dir=str(tmp_path))
             raise AssertionError("a wrong file was taken")
 
-        entry = Architecture(build=build, scale=1.0, offset=0.0, taps=(), smallest_side=8, has_imagenet=True)
+        entry = Architecture(build=build, scaling=RAW, smallest_side=8)
         monkeypatch.setattr("batch.model.backbones.NETWORKS", {"fetched": entry})
         monkeypatch.setattr("batch.model.network.NETWORKS", {"fetched": entry})
         try:

@@ -169,6 +169,10 @@ def test_faces_of_unknown_label_are_in_no_split() -> None:
         (corpus(2), "train has"),
         ([real(f"p/{nth}.mp4") for nth in range(20)], "no fake face in train"),
         ([fake(f"p/{nth}.mp4", f"o{nth}") for nth in range(20)], "no real face in train"),
+        (
+            [Clip(key=f"p/u{nth}.mp4", label=None, source=f"u{nth}.mp4") for nth in range(9)],
+            "; 9 faces have no label: see --labels of `fakesift preprocess`",
+        ),
         ([*(fake(f"p/f{nth}.mp4", "a.mp4") for nth in range(20)), real("p/a.mp4")], "in 1 groups"),
     ],
 )

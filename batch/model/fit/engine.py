@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -80,8 +81,11 @@ class Engine(Protocol):
 def use_backend(backend: Backend) -> None:
     """Choose Keras' backend; to be called before anything imports keras.
 
-    Raises ValueError if keras is already loaded with another one: it cannot change within a process.
+    Raises ValueError if it is not installed, or keras is already loaded with another one: it cannot change within a
+    process.
     """
+    if find_spec(backend) is None:
+        raise ValueError(f"backend: {backend} is not installed; expected pip install 'fakesift[{backend}]', or another")
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = backend
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -54,7 +53,10 @@ def measure_training(
         raise ValueError(f"nothing to train: got {fit.epochs} epochs for a network without a head stage")
     start = time.perf_counter()
     use_backend(fit.backend)
-    _limit_threads(fit, threads, gpus)
+    if fit.backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
     device = _device(threads)
     if gpus and device.endswith(_CORES):
         raise ValueError(f"got {gpus:g} GPUs a worker, and {fit.backend} finds none here; measure where there are some")
@@ -170,17 +172,6 @@ def _rate(faces: int, seconds: list[float]) -> Rate:
     total_s = sum(seconds)
     rate = faces / total_s
     return Rate(faces_per_s=rate, error=rate * standard_error(seconds) * len(seconds) / total_s, steps=len(seconds))
-
-
-def _limit_threads(fit: FitOptions, threads: int, gpus: float) -> None:
-    """As many cores as the worker would have of its machine."""
-    if fit.backend == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-    elif not gpus and hasattr(os, "sched_setaffinity"):
-        # JAX knows no number of threads: it takes the cores that it may run on. This process ends soon.
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def _device(threads: int) -> str:
