@@ -95,12 +95,13 @@ def outcome(folder: str | Path) -> Outcome:
         return Outcome(history=history, weights=weights, logits=arrays["logits"])
 
 
-def in_processes(backend: str, specs: Sequence[FitSpec], workers: int = 1) -> None:
-    """Run the specs in so many processes that form one run each time."""
+def in_processes(backend: str, specs: Sequence[FitSpec], workers: int = 1, devices: int = 1) -> None:
+    """Run the specs in so many processes that form one run each time, each with so many devices (`part_the_cpu`)."""
     ports = free_ports(workers)
     started = []
     for rank in range(workers):
         spec = {"rank": rank, "workers": workers, "port": ports[0], "specs": [asdict(spec) for spec in specs]}
+        spec["devices"] = devices
         command = [sys.executable, "-m", "tests.support.fit_run", json.dumps(spec)]
         environment = {**os.environ, **environment_of(backend, rank, ports)}
         started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
@@ -133,9 +134,24 @@ def join(rank: int, workers: int, port: int) -> None:
         jax.distributed.initialize(f"127.0.0.1:{port}", workers, rank)
 
 
+def part_the_cpu(devices: int) -> None:
+    """Let TensorFlow take logical devices of the CPU for the GPUs that this machine lacks."""
+    import tensorflow as tf
+
+    from batch.model.fit import tensorflow as engine
+
+    [cpu] = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
+    real, names = tf.distribute.MirroredStrategy, [f"CPU:{number}" for number in range(devices)]
+    engine.tf.config.list_logical_devices = lambda kind: names  # as many as there would be GPUs
+    engine.tf.distribute.MirroredStrategy = lambda: real(names)
+
+
 def main(text: str) -> None:
     """Entry of a process."""
     given = json.loads(text)
+    if given["devices"] > 1:
+        part_the_cpu(given["devices"])
     join(given["rank"], given["workers"], given["port"])
     for spec in given["specs"]:
         run(FitSpec(**spec), given["rank"], given["workers"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import keras
@@ -196,8 +196,13 @@ def _named_workers() -> list[str]:
     return list(json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {}).get("worker", []))
 
 
+@cache
 def _strategy() -> tf.distribute.Strategy:
-    """Over the workers of TF_CONFIG, else over this process's GPUs if there are several, else none."""
+    """Over the workers of TF_CONFIG, else over this process's GPUs if there are several, else none.
+
+    One for all runs of a process: each new one of several devices would number its collective operations from the
+    start again, and the second run of a process fails by the numbers of the first.
+    """
     if len(_named_workers()) > 1:
         return tf.distribute.MultiWorkerMirroredStrategy()
     if len(tf.config.list_logical_devices("GPU")) > 1:
