@@ -39,6 +39,7 @@ from batch.model.records import Batch, Split  # noqa: E402
 from batch.model.split import SplitOptions, make_split  # noqa: E402
 from batch.storage.local import LocalStorage  # noqa: E402
 from cluster.nodes import free_ports  # noqa: E402
+from jobs.predict import keras_environment  # noqa: E402
 from tests.support.face_outputs import fake, picture, real, write_output  # noqa: E402
 from tests.support.fit_run import environment_of, join  # noqa: E402
 
@@ -136,8 +137,8 @@ def bare(given: argparse.Namespace, backend: str, workers: int, device: str, fol
             cores = max(1, (os.cpu_count() or 1) // workers)
             if device == "cuda" and workers > 1:
                 environment["CUDA_VISIBLE_DEVICES"] = str(rank)
-            elif workers > 1:
-                environment |= {"TF_NUM_INTRAOP_THREADS": str(cores), "OMP_NUM_THREADS": str(cores)}
+            elif device == "cpu":
+                environment |= keras_environment(backend, 0, cores)  # as the job has it
             command = [sys.executable, __file__, "--task", json.dumps(task.__dict__), "--out", f"{scratch}/{rank}.json"]
             processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
         for process in processes:

@@ -248,7 +248,7 @@ def test_it_trains_on_shards_through_the_reader_with_augmentation(tmp_path: Path
 
 def test_a_backend_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batch.model.fit.engine.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"jax is not installed; expected pip install 'fakesift\[jax\]'"):
+    with pytest.raises(ValueError, match=r"jax is not installed; expected it .jax is the extra fakesift\[jax\]"):
         use_backend("jax")
 
 

@@ -85,7 +85,9 @@ def use_backend(backend: Backend) -> None:
     process.
     """
     if find_spec(backend) is None:
-        raise ValueError(f"backend: {backend} is not installed; expected pip install 'fakesift[{backend}]', or another")
+        raise ValueError(
+            f"backend: {backend} is not installed; expected it (jax is the extra fakesift[jax]), or another"
+        )
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = backend
         return
