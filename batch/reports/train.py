@@ -140,7 +140,7 @@ def write_train_report(
             "points": point_rows(main),
             "charts": _draw(main, bundle, history),
             "slices": _slice_tables(main.slices),
-            "several": any(entry.faces != entry.videos for entry in main.slices),
+            "several": main.faces.real + main.faces.fake > main.videos.real + main.videos.fake,
             "suspected": [entry for entry in shown if entry.label == "real"],
             "missed": [entry for entry in shown if entry.label == "fake"],
             "sheet": thumbnail(contact_sheet, _SHEET_PX) if contact_sheet and pictures else None,

@@ -229,6 +229,21 @@ def test_the_card_shows_slices_of_each_kind_and_what_was_learnt_from(sink: Stora
     assert "It learnt from no fake of the data." in card and ", 8000 of them at most" in card
 
 
+def test_slices_show_videos_and_where_these_have_several_faces_the_faces_too(sink: Storage) -> None:
+    shown = report(sink).section("slices").text
+    part = next(entry for entry in large().slices if entry.name == "part_1")
+    figures = [figure_of(level.accuracy, percent=True).value for level in (part.videos, part.faces)]
+    assert figures[0] != figures[1]
+    assert re.search(rf"part_1 40 40 120 {figures[0]}.* 160 480 {figures[1]}", shown)
+    assert "A video counts in every slice" in shown
+    single = report(sink, tiny()).section("slices").text
+    assert "each video has one face" in single and "Groups Real Fake Accuracy 0% 50% 100% AUC" in single
+    card = model_card(bundle(sink), [large()])
+    row = next(line for line in card.splitlines() if line.startswith(r"| part | part\_1"))
+    assert [cell.split()[0] for cell in row.split("|")[3:6]] == ["40", "120", figures[0]]
+    assert row.split("|")[7].split()[0] == figures[1]
+
+
 def test_numbers_are_never_rounded_to_certainty() -> None:
     written = [figure_of(Metric(value=value)).value for value in (1.0, 0.99996, 0.5, 0.00001, 0.0)]
     assert written == ["1.000", ">0.999", "0.500", "<0.001", "0.000"]
