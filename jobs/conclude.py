@@ -76,10 +76,9 @@ def conclude(
     judgement = fit_judgement(raw[Split.VALIDATION])
     tables = {name: recalibrated(table, judgement.calibration) for name, table in raw.items()}
     loose = note_of_loose_fakes(index, prepared.split, run.shaping["split"]["by"])
-    notes = (f"{loose}.",) if loose else ()
     if judgement.calibration.flattened:
         say(_AT_CHANCE)
-        notes = (*notes, _AT_CHANCE)
+    notes = [f"{loose}."] * bool(loose) + [_AT_CHANCE] * judgement.calibration.flattened
     evaluations = _evaluations(trained, tables, judgement, prevalence, slices, notes)
     output.put(PREDICTIONS, zstd_parquet(pa.concat_tables(tables.values())))
     bundle = _save(output, index, prepared, trained, run, judgement, evaluations)

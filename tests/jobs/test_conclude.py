@@ -25,16 +25,17 @@ class Withdrawn(LocalStorage):
         raise AccessError(f"{self.uri(key)}: AccessDenied")
 
 
-def test_lost_permission_at_the_end_of_training_is_a_failure(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def ended(sink: LocalStorage, *, told_apart: float) -> Exit:
+    """Ends a training run of a network whose fakes lie so far above its reals; as far as `sink` lets it."""
     index = index_of(corpus(30))
     split = make_split(index, SplitOptions())
     rng = np.random.default_rng(0)
-    held_out = {str(name): split.rows(name) for name in (Split.VALIDATION, Split.TEST)}
     scores = {
-        name: Scores(rows=rows, logits=rng.normal(0, 1, len(rows)).astype(np.float32))
-        for name, rows in held_out.items()
+        str(name): Scores(
+            rows=(rows := split.rows(name)),
+            logits=(rng.normal(0, 1, len(rows)) + told_apart * index.labels[rows]).astype(np.float32),
+        )
+        for name in (Split.VALIDATION, Split.TEST)
     }
     record = EpochRecord(
         stage="whole", epoch=1, step=1, loss=0.5, learning_rate=0.1, images_per_second=1.0, seconds=1.0
@@ -44,15 +45,28 @@ def test_lost_permission_at_the_end_of_training_is_a_failure(
 
     def job() -> Exit:
         conclude(
-            Withdrawn(str(tmp_path)), index, Prepared(split=split, fingerprint=b""), trained, run, DataOptions(), {},
+            sink, index, Prepared(split=split, fingerprint=b""), trained, run, DataOptions(), {},
             prevalence=0.01, pictures=False,
         )  # fmt: skip
         return Exit.OK
 
-    assert guarded(job, "train") == Exit.FAILED
+    return guarded(job, "train")
+
+
+def test_lost_permission_at_the_end_of_training_is_a_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended(Withdrawn(str(tmp_path)), told_apart=2) == Exit.FAILED
     said = capsys.readouterr().err
     assert said.startswith("fakesift train: stopped: ")
     assert said.endswith("predictions.parquet: AccessDenied\n")
+
+
+def test_a_network_that_tells_nothing_on_validation_is_spoken_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended(Withdrawn(str(tmp_path)), told_apart=-2)
+    assert capsys.readouterr().err.startswith("On validation every score would best be one half: ")
 
 
 @pytest.mark.parametrize("error", [AccessError("expired"), DamagedError("commit"), ValueError("shard: changed")])
