@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -42,25 +42,46 @@ class Checkpoints:
         return PurePosixPath(self.storage_path) / CHECKPOINTS
 
     @contextmanager
-    def furthest(self) -> Iterator[Furthest]:
-        """The furthest whole one as a local folder, while the block runs.
+    def restored(self) -> Iterator[Restored]:
+        """The furthest whole one as a local folder while the block runs, the same for all workers: the first chooses.
 
-        Raises:
-            OSError: where the folder cannot be read.
+        To be called in the training function of Ray Train, by all of them. Raises `OSError` where the folder cannot be
+        read.
         """
         import ray.train
+        from ray.train.collective import broadcast_from_rank_zero
 
+        last = ray.train.get_checkpoint()
+        with ExitStack() as held:
+            first = not ray.train.get_context().get_world_rank()
+            chosen = self.chosen(held, last) if first else None
+            path = broadcast_from_rank_zero(chosen and chosen.path)
+            if chosen is None:
+                folder = Path(held.enter_context(self._opened(path, last))) if path else None
+                chosen = Restored(path=path, folder=folder, damaged=())
+            yield chosen
+
+    def chosen(self, held: ExitStack, last: Any = None) -> Restored:
+        """The furthest whole one; its local folder stays until `held` ends. `last`: the one that Ray Train names."""
         damaged: list[str] = []
         for path in self._furthest_first(damaged):
-            with ray.train.Checkpoint(str(path), self.file_system).as_directory() as folder:
+            with ExitStack() as tried:
+                folder = Path(tried.enter_context(self._opened(path, last)))
                 try:
-                    check_state(Path(folder))
+                    check_state(folder)
                 except ValueError:
-                    damaged.append(path.name)
+                    damaged.append(PurePosixPath(path).name)
                     continue
-                yield Furthest(folder=Path(folder), damaged=tuple(damaged))
-                return
-        yield Furthest(folder=None, damaged=tuple(damaged))
+                held.push(tried.pop_all())
+                return Restored(path=path, folder=folder, damaged=tuple(damaged))
+        return Restored(path=None, folder=None, damaged=tuple(damaged))
+
+    def _opened(self, path: str, last: Any) -> Any:
+        """Ray's own object where it is that one: of it the workers of a node share one download."""
+        import ray.train
+
+        named = last is not None and PurePosixPath(last.path).name == PurePosixPath(path).name
+        return (last if named else ray.train.Checkpoint(path, self.file_system)).as_directory()
 
     def drop_broken_list(self) -> None:
         """Away with Ray's list if it is in pieces or names what is gone: the run then goes on without one."""
@@ -79,13 +100,15 @@ class Checkpoints:
             say("the list of checkpoints is damaged: going on from the furthest one that is there")
             place.delete_file(path)
 
-    def sweep(self, kept: Sequence[PurePosixPath]) -> None:
-        """Away with those that Ray Train never heard of, since their worker died as it wrote them."""
+    def sweep(self, kept: Sequence[str]) -> None:
+        """Away with all but these and the furthest: Ray Train never heard of them, since a worker died beside them."""
         place = self._place
         try:
-            for found in self._found() if kept else ():
-                if found.base_name not in {path.name for path in kept}:
-                    place.delete_dir(found.path)
+            if kept:
+                names = {PurePosixPath(path).name for path in (*kept, *self._furthest_first([])[:1])}
+                for found in self._found():
+                    if found.base_name not in names:
+                        place.delete_dir(found.path)
         except OSError as error:
             say(f"a checkpoint that nothing needs could not be removed: {error}")
 
@@ -97,24 +120,25 @@ class Checkpoints:
             if found.base_name.startswith("checkpoint_") and not found.is_file
         ]
 
-    def _furthest_first(self, damaged: list[str]) -> list[PurePosixPath]:
+    def _furthest_first(self, damaged: list[str]) -> list[str]:
         """By what their small file says; those without a readable one are added to `damaged`."""
         far = []
         for found in self._found():
-            path = PurePosixPath(found.path)
             try:
-                with self._place.open_input_stream(str(path / _STATE)) as file:
-                    far.append((progress_of(file.read()), path.name, path))
+                with self._place.open_input_stream(f"{found.path}/{_STATE}") as file:
+                    far.append((progress_of(file.read()), found.base_name, found.path))
             except (FileNotFoundError, ValueError):
-                damaged.append(path.name)
+                damaged.append(found.base_name)
         return [path for _, _, path in sorted(far, reverse=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Furthest:
+class Restored:
     """What there is to go on from."""
 
+    path: str | None
+    """In the store; None where no checkpoint is whole."""
     folder: Path | None
-    """None where no checkpoint is whole."""
+    """Here."""
     damaged: tuple[str, ...]
-    """Names of those that were passed over, also of those that no worker finished."""
+    """Names of those that were passed over, also of those that no worker finished: known to who chose."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from batch.model.fit.options import FitOptions
@@ -19,7 +19,7 @@ from batch.model.records import EpochRecord, Scores, Split
 from batch.model.split import SPLITS, SplitTable
 from batch.storage.base import Storage
 from jobs.board import Told, open_board
-from jobs.checkpoints import CHECKPOINTS, Checkpoints, Furthest
+from jobs.checkpoints import CHECKPOINTS, Checkpoints, Restored
 from jobs.predict import keras_environment
 
 JUDGED = (Split.VALIDATION, Split.TEST)
@@ -115,7 +115,7 @@ def train_on_ray(ray: Any, work: Work, placement: Placement, tell: Callable[[Tol
         trained: Trained | None = result.return_value
         if trained is None:
             raise RuntimeError(board.why_failed() or "training ended without a model")
-    checkpoints.sweep([PurePosixPath(kept.path) for kept, _ in result.best_checkpoints])
+    checkpoints.sweep([kept.path for kept, _ in result.best_checkpoints])
     return trained
 
 
@@ -214,9 +214,9 @@ def _fit(work: Work, checkpoints: Checkpoints, board: Any) -> Trained | None:
     landmarks = read_landmarks(work.output, index) if work.data.synthetic == "self-blended" else None
     with (
         FaceReader(index, work.data, rank, workers, threads=threads, landmarks=landmarks) as reader,
-        checkpoints.furthest() as start,
+        checkpoints.restored() as start,
     ):
-        if start.damaged and not rank:
+        if start.damaged:
             board.put.remote(_passed_over(start))
         feed = ReaderFeed(reader, index, split.rows(Split.TRAIN), split.rows(Split.VALIDATION), work.data)
         augment = augmentation(work.data.augment)
@@ -239,7 +239,7 @@ def _fit(work: Work, checkpoints: Checkpoints, board: Any) -> Trained | None:
     )
 
 
-def _passed_over(start: Furthest) -> str:
+def _passed_over(start: Restored) -> str:
     """What to tell of checkpoints that are not whole."""
     instead = "going on from the furthest one before" if start.folder else "none is whole: training begins anew"
     return f"not whole, as a worker that died or a disk leaves them: {', '.join(start.damaged)}; {instead}"

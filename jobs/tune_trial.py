@@ -21,6 +21,7 @@ from batch.model.tuning.records import Progress, Status, Trial, TrialResult
 from batch.model.tuning.sharing import group_of
 from batch.model.tuning.store import Start, TrialStore, packed
 from batch.storage.base import Storage
+from jobs.console import say
 from jobs.fitting import Placement, Work, train_on_ray, use_threads
 from jobs.predict import keras_environment
 from jobs.tune_options import Resources
@@ -249,6 +250,9 @@ def _on_workers(running: Running) -> None:
     )  # fmt: skip
 
     def tell(news: Any) -> None:
+        if isinstance(news, str):
+            say(news)
+            return
         running.works(news.seconds if isinstance(news, EpochRecord) else 0.0)
         if isinstance(news, EpochRecord):
             running.epoch(news)

@@ -30,7 +30,8 @@ MIN_ISOTONIC_FACES = 1000
 (https://scikit-learn.org/stable/modules/calibration.html says "much less than 1000")."""
 _FOLDS = 5
 _MIN_GROUPS = 2
-_COLDEST, _HOTTEST = 0.05, 20.0
+_COLDEST, _HOTTEST = 0.05, 1000.0
+"""A network that is far too sure wants 30 or so; only one that tells nothing wants ever more."""
 _MAX_KNOTS = 512
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from batch.model.groups import Pairs, group_faces
 from batch.model.parquet import zstd_parquet
-from batch.model.perceptual_hash import WORDS, Hashes, Looks, close_pairs, moved_hashes
+from batch.model.perceptual_hash import WORDS, Hashes, Looks, close_between, moved_hashes
 from batch.model.records import FaceIndex
 from batch.schemas import FINGERPRINT_VERSION, fingerprint_schema
 
@@ -173,9 +173,8 @@ def _pictured(seen: Hashes, looks: Looks) -> npt.NDArray[np.int64]:
     known = np.zeros(len(rows), np.bool_)
     for hashes in moved_hashes(looks.thumbs, rows):
         left = np.flatnonzero(~known)
-        labels = (np.arange(len(seen) + len(left)) >= len(seen)).astype(np.int64)
-        for pairs in close_pairs(np.concatenate([seen, hashes[left]]), labels, most_bits=MOST_BITS):
-            known[left[pairs.max(axis=1) - len(seen)]] = True
+        for pairs in close_between(hashes[left], seen, most_bits=MOST_BITS):
+            known[left[pairs[:, 0]]] = True
     return rows[known]
 
 

@@ -27,6 +27,7 @@ from batch.model.perceptual_hash import (
     WORDS,
     Hashes,
     Looks,
+    close_between,
     close_pairs,
     correlations,
     look,
@@ -167,14 +168,13 @@ class _Search:
         rows = np.flatnonzero(self._looks.textured)
         keys = np.column_stack([self._groups[rows].astype(np.uint64), self._looks.hashes[rows]])
         rows = rows[np.unique(keys, axis=0, return_index=True)[1]]
-        count, labels = len(rows), np.tile(self._groups[rows], 2)
-        hashes = np.concatenate([self._looks.hashes[rows], mirrored_hashes(self._looks.thumbs, rows)])
-        for pairs in close_pairs(hashes, labels, most_bits=self._options.most_bits):
-            # Two mirror images are no closer than the pictures themselves.
-            turned = (pairs < count).sum(axis=1)
-            plain, mirror = rows[pairs[turned == 2]], rows[pairs[turned == 1] % count]
-            if self._confirm(plain) | self._confirm(mirror, mirror=True):
-                labels[:] = np.tile(self._groups[rows], 2)
+        labels = self._groups[rows]
+        for pairs in close_pairs(self._looks.hashes[rows], labels, most_bits=self._options.most_bits):
+            if self._confirm(rows[pairs]):
+                labels[:] = self._groups[rows]
+        mirrors = mirrored_hashes(self._looks.thumbs, rows)
+        for pairs in close_between(self._looks.hashes[rows], mirrors, most_bits=self._options.most_bits):
+            self._confirm(rows[pairs], mirror=True)
 
     def _confirm(self, pairs: Pairs, *, mirror: bool = False) -> bool:
         """Looks at candidates' pixels, the second one's mirrored if told, and ties their groups; whether any were."""

@@ -36,7 +36,8 @@ Hashes = npt.NDArray[np.uint64]
 _LOWEST = 16
 # Below this standard deviation in grey levels a crop is a flat area with noise: it says nothing of what it shows.
 _FLAT = 4.0
-_BANDS, _PROBES_OFF = 5, 1  # 8 differing bits in 5 bands leave a band with at most one
+_BANDS = 5  # 8 differing bits in 5 bands leave a band with at most one
+_BAND_BITS = -(-64 // _BANDS)
 _PAIRS_AT_ONCE = 1 << 21
 _MOVED_AT_ONCE = 4096
 
@@ -141,46 +142,68 @@ def close_pairs(hashes: Hashes, labels: npt.NDArray[np.int64], *, most_bits: int
     Yields:
         Shape (pairs, 2), never empty.
     """
+    for keys, flips in _bands(hashes):
+        order, sorted_keys, starts = _buckets(keys)
+        places = np.arange(len(keys))
+        for flip in flips:
+            other = sorted_keys ^ flip
+            first = starts[other] if flip else places + 1
+            counts = np.where(sorted_keys <= other, starts[other + 1] - first, 0)
+            for left, right in _ranges(first, counts):
+                pairs = np.stack([order[left], order[right]], axis=1)
+                pairs = pairs[labels[pairs[:, 0]] != labels[pairs[:, 1]]]
+                near = pairs[_near(hashes[pairs[:, 0]], hashes[pairs[:, 1]], most_bits)]
+                if len(near):
+                    yield near
+
+
+def close_between(left: Hashes, right: Hashes, *, most_bits: int) -> Iterator[npt.NDArray[np.int64]]:
+    """The same for two sets: pairs of a place in the left one and a place in the right one, whatever the labels."""
+    for (left_keys, flips), (right_keys, _) in zip(_bands(left), _bands(right), strict=True):
+        order, _, starts = _buckets(right_keys)
+        for flip in flips:
+            first = starts[left_keys ^ flip]
+            for one, other in _ranges(first, starts[(left_keys ^ flip) + 1] - first):
+                pairs = np.stack([one, order[other]], axis=1)
+                near = pairs[_near(left[pairs[:, 0]], right[pairs[:, 1]], most_bits)]
+                if len(near):
+                    yield near
+
+
+def _bands(hashes: Hashes) -> Iterator[tuple[npt.NDArray[np.int64], tuple[int, ...]]]:
+    """Of each band the keys, and what those of a pair may differ by."""
     for band in range(_BANDS):
         bits = np.arange(band, 64, _BANDS, dtype=np.uint64)  # spread, since low frequencies say more than high ones
         keys = np.zeros(len(hashes), np.int64)
         for place, bit in enumerate(bits):
             keys |= (((hashes[:, 0] >> bit) & np.uint64(1)) << np.uint64(place)).astype(np.int64)
-        order = np.argsort(keys, kind="stable")
-        starts = np.searchsorted(keys[order], np.arange((1 << len(bits)) + 1))
-        for flip in (0, *(1 << place for place in range(len(bits)))):
-            for left, right in _buckets(keys[order], starts, flip):
-                near = _near(hashes, labels, order[left], order[right], most_bits)
-                if len(near):
-                    yield near
+        yield keys, (0, *(1 << place for place in range(len(bits))))
 
 
-def _buckets(
-    keys: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], flip: int
+def _buckets(keys: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], ...]:
+    """Places in the order of their keys, the keys in that order, and where each key's begin."""
+    order = np.argsort(keys, kind="stable")
+    return order, keys[order], np.searchsorted(keys[order], np.arange((1 << _BAND_BITS) + 1))
+
+
+def _ranges(
+    first: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """All pairs of places in sorted keys whose keys differ by `flip`, each once, some millions at a time."""
-    places = np.arange(len(keys))
-    first = starts[keys ^ flip] if flip else places + 1
-    last = starts[(keys ^ flip) + 1]
-    counts = np.where(keys <= keys ^ flip, last - first, 0)
+    """Each place with the `counts` numbers from `first` on, some millions of pairs at a time."""
     ends = np.cumsum(counts)
     begin = 0
-    while begin < len(keys):
+    while begin < len(counts):
         before = ends[begin - 1] if begin else 0
         end = max(begin + 1, int(np.searchsorted(ends, before + _PAIRS_AT_ONCE, side="right")))
         some = counts[begin:end]
-        left = np.repeat(places[begin:end], some)
+        left = np.repeat(np.arange(begin, end), some)
         within = np.arange(len(left)) - np.repeat(np.cumsum(some) - some, some)
         if len(left):
             yield left, np.repeat(first[begin:end], some) + within
         begin = end
 
 
-def _near(
-    hashes: Hashes, labels: npt.NDArray[np.int64], left: npt.NDArray[np.int64], right: npt.NDArray[np.int64], most: int
-) -> npt.NDArray[np.int64]:
-    close = np.bitwise_count(hashes[left, 0] ^ hashes[right, 0]) <= FIRST_BITS
-    close &= labels[left] != labels[right]
-    left, right = left[close], right[close]
-    close = distances(hashes[left], hashes[right]) <= most
-    return np.stack([left[close], right[close]], axis=1)
+def _near(left: Hashes, right: Hashes, most_bits: int) -> npt.NDArray[np.int64]:
+    """Places of the pairs (n, WORDS) that are close."""
+    close = np.flatnonzero(np.bitwise_count(left[:, 0] ^ right[:, 0]) <= FIRST_BITS)
+    return close[distances(left[close], right[close]) <= most_bits]

@@ -238,16 +238,24 @@ def _pool(index: FaceIndex, rows: Rows, options: DataOptions) -> tuple[Rows, Row
         face = index.table["face"][int(unknown[0])].as_py()
         raise ValueError(f"{len(unknown)} faces have no label (first: {face}), expected 0 (real) or 1 (fake) to train")
     reals, fakes = ordered[labels == 0], ordered[labels == 1]
-    limit = len(ordered) if options.max_faces is None else options.max_faces
     if options.synthetic == "self-blended":
         if not len(reals):
             raise ValueError("no real faces: got 0, expected at least 1 to make fakes of")
-        return _some(reals, max(1, limit // 2), options.seed), fakes[:0]
-    if not len(reals) or not len(fakes):
+    elif not len(reals) or not len(fakes):
         raise ValueError(f"faces of one class: got {len(reals)} real and {len(fakes)} fake, expected some of both")
-    half = limit // 2
-    of_fakes = min(len(fakes), max(half, limit - len(reals)))
-    return _some(reals, limit - of_fakes, options.seed), _some(fakes, of_fakes, options.seed)
+    of_reals, of_fakes = pool_faces(len(reals), len(fakes), options)
+    return _some(reals, of_reals, options.seed), _some(fakes, of_fakes, options.seed)
+
+
+def pool_faces(real: int, fake: int, options: DataOptions) -> tuple[int, int]:
+    """How many reals and fakes of a split with so many a run draws its epochs from; no fakes where they are made."""
+    most = options.max_faces
+    if options.synthetic == "self-blended":  # each real counts twice
+        return (real if most is None else min(real, max(1, most // 2))), 0
+    if most is None:
+        return real, fake
+    fakes = min(fake, max(most // 2, most - real))
+    return min(real, most - fakes), fakes
 
 
 def _some(rows: Rows, count: int, seed: int) -> Rows:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from batch.model.fit.options import FitOptions
 from batch.model.network import Stage
-from batch.model.plan import DataOptions
+from batch.model.plan import DataOptions, pool_faces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +87,9 @@ class TrainSizing:
 
 def epoch_faces(real: int, fake: int, options: DataOptions) -> int:
     """How many faces an epoch of `plan_epoch` takes from a split with so many."""
-    limit = real + fake if options.max_faces is None else options.max_faces
+    reals, fakes = pool_faces(real, fake, options)
     if options.synthetic == "self-blended":
-        return 2 * min(real, max(1, limit // 2))
-    fakes = min(fake, max(limit // 2, limit - real))
-    reals = min(real, limit - fakes)
+        return 2 * reals
     return 2 * min(reals, fakes) if options.balance == "downsample" else reals + fakes
 
 

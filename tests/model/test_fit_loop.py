@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from batch.faces.options import digest_of
 from batch.model.augment import apply
 from batch.model.fit.engine import use_backend
 from batch.model.fit.feed import ReaderFeed
@@ -210,8 +211,13 @@ def test_a_checkpoint_of_other_options_or_in_pieces_is_refused(tmp_path: Path) -
     with pytest.raises(ValueError, match=r"learning_rate: received 0.5, expected 0.003"):
         fit(CNN, DrawnFeed(), replace(QUICK, epochs=1, learning_rate=0.5), restore=kept)
     state = (kept / "state.json").read_text()
-    (kept / "state.json").write_text(json.dumps({**json.loads(state), "version": 0}))
-    with pytest.raises(ValueError, match="received version 0, expected 1"):
+    other = {**json.loads(state), "version": 0}
+    other["digest"] = digest_of({name: value for name, value in other.items() if name != "digest"})
+    (kept / "state.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match="received version 0, expected 2"):
+        fit(CNN, DrawnFeed(), replace(QUICK, epochs=1), restore=kept)
+    (kept / "state.json").write_text(state.replace('"step": ', '"step": 1'))
+    with pytest.raises(ValueError, match=r"damaged checkpoint: received .*kept.*digest"):
         fit(CNN, DrawnFeed(), replace(QUICK, epochs=1), restore=kept)
     (kept / "state.json").write_text(state[:-9])
     with pytest.raises(ValueError, match=r"damaged checkpoint: received .*kept"):

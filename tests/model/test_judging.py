@@ -68,8 +68,15 @@ def test_a_network_that_is_worse_than_chance_is_flattened_and_known_as_such() ->
     logits, labels, groups = drawn_faces(900, 1.0)
     found = fit_calibration(-logits, labels, groups)
     assert found.flattened
-    assert np.abs(found(logits) - 0.5).max() < 0.1
+    assert np.abs(found(logits) - 0.5).max() < 0.01
     assert not fit_calibration(logits, labels, groups).flattened
+
+
+def test_a_network_that_is_far_too_sure_is_cooled_as_far_as_it_needs() -> None:
+    logits, labels, groups = drawn_faces(900, 40.0)
+    found = fit_calibration(logits, labels, groups)
+    assert found.temperature == pytest.approx(40.0, rel=0.2)
+    assert not found.flattened
 
 
 def test_one_class_gives_no_calibration_and_says_why() -> None:

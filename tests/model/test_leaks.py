@@ -11,7 +11,7 @@ import pytest
 from batch.model.fingerprint import Fingerprint, Overlap, fingerprint_of, overlap
 from batch.model.index import load_index
 from batch.model.near_duplicates import DuplicateOptions, find_duplicates, gather_looks, look_at_shards
-from batch.model.perceptual_hash import Looks, close_pairs, look, mirrored, mirrored_hashes, moved_hashes
+from batch.model.perceptual_hash import Looks, close_between, close_pairs, look, mirrored, mirrored_hashes, moved_hashes
 from batch.model.records import FaceIndex, Split
 from batch.model.split import SplitOptions, make_split
 from batch.records import RgbImage
@@ -134,6 +134,22 @@ def test_the_search_finds_what_comparing_all_finds() -> None:
     found = {tuple(sorted(pair)) for pairs in close_pairs(hashes, labels, most_bits=20) for pair in pairs.tolist()}
     assert found == expected
     assert len(found) > 500
+
+
+def test_the_search_between_two_sets_finds_what_comparing_all_finds() -> None:
+    rng = np.random.default_rng(4)
+    base = [look(cv2.cvtColor(picture(seed), cv2.COLOR_RGB2GRAY))[0] for seed in range(40)]
+    left, right = (np.stack([base[nth % 40] for nth in range(count)]) for count in (300, 170))
+    for row in (*left, *right):
+        for bit in rng.integers(0, 256, rng.integers(0, 14)):
+            row[bit // 64] ^= np.uint64(1) << np.uint64(bit % 64)
+    apart = np.bitwise_count(left[:, None] ^ right[None]).sum(axis=2)
+    first = np.bitwise_count(left[:, None, 0] ^ right[None, :, 0])
+    expected = set(map(tuple, np.argwhere((apart <= 20) & (first <= 8)).tolist()))
+    found = {tuple(pair) for pairs in close_between(left, right, most_bits=20) for pair in pairs.tolist()}
+    assert found == expected
+    assert len(found) > 500
+    assert list(close_between(left, right[:0], most_bits=20)) == []
 
 
 @pytest.mark.parametrize(

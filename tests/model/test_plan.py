@@ -111,6 +111,14 @@ def test_max_faces_is_one_balanced_draw_for_the_run(index: FaceIndex) -> None:
     assert counts == {0: reals, 1: 3 * reals - 20}, "the larger class fills up"
 
 
+def test_without_a_bound_every_real_face_is_blended(tmp_path: Path) -> None:
+    mostly_real = write_index(LocalStorage(tmp_path), [[0] * 11, [1]], side=16)
+    plan = plan_epoch(mostly_real, np.arange(12), DataOptions(batch_size=4, synthetic="self-blended"), 1)
+    assert plan.pool.tolist() == list(range(11))
+    bounded = DataOptions(batch_size=4, synthetic="self-blended", max_faces=8)
+    assert len(plan_epoch(mostly_real, np.arange(12), bounded, 1).pool) == 4
+
+
 def test_self_blended_pairs_stay_in_one_batch(index: FaceIndex) -> None:
     for batch_size in (2, 16, 32, 36):
         options = DataOptions(batch_size=batch_size, synthetic="self-blended", max_faces=None)

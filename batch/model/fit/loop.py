@@ -168,12 +168,9 @@ class _Run:
 
     def begin(self, restore: Path | None) -> None:
         """Take up a checkpoint's position, or start from nothing."""
-        state = None if restore is None else load_state(restore, self._fingerprint)
-        steps = set(self._engine.gather(np.array([state.step if state else 0], np.int32)).tolist())
-        if len(steps) > 1:
-            raise RuntimeError(f"workers would go on from unlike checkpoints, after steps {sorted(steps)}")
-        if state is None:
+        if restore is None:
             return
+        state = load_state(restore, self._fingerprint)
         self._engine.open_stage(state.stage)
         self._engine.restore(state.snapshot)
         self._stage, self._stage_step, self._step = state.stage, state.stage_step, state.step

@@ -7,7 +7,9 @@ A folder of `state.json` (position, history, options) and four files of arrays: 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
+from batch.faces.options import digest_of
 from batch.model.fit.engine import Arrays, Snapshot
 from batch.model.network import Stage
 from batch.model.records import EpochRecord
 
-VERSION = 1
+VERSION = 2
 """Of the layout."""
 
 
@@ -58,13 +61,14 @@ def save_state(folder: Path, state: RunState) -> None:
     position = {name: getattr(state, name) for name in _POSITION}
     history = [{**asdict(record), "validation": dict(record.validation)} for record in state.history]
     document = {"version": VERSION, **position, "history": history, "fingerprint": dict(state.fingerprint)}
-    (folder / "state.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    document["digest"] = digest_of(document)
+    (folder / _STATE).write_text(json.dumps(document, indent=1), encoding="utf-8")
 
 
 def load_state(folder: Path, fingerprint: Mapping[str, str]) -> RunState:
     """Read a state. Raises ValueError if it is damaged, of another version, or of a run with other options."""
-    try:
-        document: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    with _told_of_damage(folder):
+        document = _document((folder / _STATE).read_bytes())
         _check(folder, document, fingerprint)
         network, optimizer, average, best = (_load_arrays(folder / f"{name}.npz") for name in _ARRAYS)
         return RunState(
@@ -74,29 +78,47 @@ def load_state(folder: Path, fingerprint: Mapping[str, str]) -> RunState:
             snapshot=Snapshot(network=network, optimizer=optimizer, average=average),
             fingerprint=document["fingerprint"],
         )
-    except (OSError, KeyError, TypeError, EOFError, BadZipFile, json.JSONDecodeError) as error:
-        raise ValueError(f"damaged checkpoint: received {folder}, expected what training saved: {error!r}") from error
 
 
 def check_state(folder: Path) -> None:
     """Read all of a state by its checksums. Raises ValueError if a file is missing or damaged."""
-    try:
-        progress_of((folder / "state.json").read_bytes())
+    with _told_of_damage(folder):
+        _document((folder / _STATE).read_bytes())
         for name in _ARRAYS:
             with ZipFile(folder / f"{name}.npz") as arrays:
                 if broken := arrays.testzip():
-                    raise ValueError(f"{name}.npz: {broken} has another checksum")
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise ValueError(f"damaged checkpoint: received {folder}, expected what training saved: {error!r}") from error
+                    raise BadZipFile(f"{name}.npz: {broken} has another checksum")
 
 
 def progress_of(state_json: bytes) -> tuple[int, int]:
     """How far the state with this `state.json` is: epochs that ended, and steps of the next. Raises ValueError."""
+    document = _document(state_json)
+    return len(document["history"]), document["epoch_step"]
+
+
+def _document(state_json: bytes) -> dict[str, Any]:
+    """What stands there. Raises ValueError if it is not what was written."""
     try:
-        document = json.loads(state_json)
-        return len(document["history"]), int(document["epoch_step"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"state.json: expected history and epoch_step: {error!r}") from error
+        document: dict[str, Any] = json.loads(state_json)
+        digest = document.pop("digest")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _DamageError(f"{_STATE}: expected values and their digest: {error!r}") from error
+    if digest != digest_of(document):
+        raise _DamageError(f"{_STATE}: digest {digest}, expected {digest_of(document)}")
+    return document
+
+
+class _DamageError(ValueError):
+    """A `state.json` that is not what was written."""
+
+
+@contextmanager
+def _told_of_damage(folder: Path) -> Iterator[None]:
+    """Whatever reading a damaged file ends in, as one error; a store that fails is none."""
+    try:
+        yield
+    except (FileNotFoundError, EOFError, BadZipFile, RuntimeError, zlib.error, _DamageError) as error:
+        raise ValueError(f"damaged checkpoint: received {folder}, expected what training saved: {error!r}") from error
 
 
 def _check(folder: Path, document: Mapping[str, Any], fingerprint: Mapping[str, str]) -> None:
@@ -123,5 +145,6 @@ def _load_arrays(path: Path) -> Arrays:
         return [arrays[name] for name in sorted(arrays.files)]
 
 
+_STATE = "state.json"
 _POSITION = ("stage", "stage_step", "step", "epoch_step", "loss_sum", "weight_sum", "seconds")
 _ARRAYS = ("network", "optimizer", "average", "best")
