@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyarrow.fs import copy_files
 
 from batch.model.fit.engine import Snapshot
 from batch.model.fit.state import RunState, save_state
+from batch.storage.s3 import S3Options, S3Storage
+from batch.storage.s3_arrow import S3ArrowFileSystem
 from jobs.checkpoints import Checkpoints
 
 
@@ -103,3 +106,26 @@ def test_what_ray_never_heard_of_goes_but_the_furthest(tmp_path: Path) -> None:
     checkpoints(tmp_path).sweep([str(folder / "checkpoint_1"), str(folder / "checkpoint_0")])
     left = ["checkpoint_0", "checkpoint_1", "checkpoint_3", "checkpoint_manager_snapshot.json", "other"]
     assert sorted(path.name for path in folder.iterdir()) == left
+
+
+@pytest.mark.slow
+def test_in_a_bucket_too(tmp_path: Path, s3_bucket: str) -> None:
+    for number, epoch_step in enumerate((3, 5, 7, 4)):
+        saved(tmp_path, f"checkpoint_{number}", epoch_step)
+    (tmp_path / "checkpoints/checkpoint_2/best.npz").write_bytes(b"PK")
+    (tmp_path / "checkpoints/checkpoint_manager_snapshot.json").write_text('{"checkpoint_results": [{"ch')
+    store = S3ArrowFileSystem(S3Options())
+    there = Checkpoints(storage_path=f"{s3_bucket}/model", file_system=store)
+    there.drop_broken_list()
+    with ExitStack() as held:
+        assert there.chosen(held).path is None
+    copy_files(str(tmp_path), f"{s3_bucket}/model", destination_filesystem=store)
+    there.drop_broken_list()
+    with ExitStack() as held:
+        found = there.chosen(held)
+        assert found.path == f"{s3_bucket}/model/checkpoints/checkpoint_1"
+        assert found.damaged == ("checkpoint_2",)
+        assert found.folder is not None and (found.folder / "optimizer.npz").is_file()
+    there.sweep([f"{s3_bucket}/model/checkpoints/checkpoint_3"])
+    left = {item.key.split("/")[1] for item in S3Storage(s3_bucket, "model").list("")}
+    assert left == {"checkpoint_2", "checkpoint_3"}, "the furthest by what it says, though not whole, and the one kept"
