@@ -118,7 +118,9 @@ def people(count: int) -> Iterator[np.ndarray]:
 
 def clips_of(nth: int, crop: np.ndarray) -> list[Clip]:
     """A clip, another one of the same person at another time, and a fake of the first."""
-    another = np.asarray(crop[:, ::-1] * 0.8, np.uint8)
+    turn = cv2.getRotationMatrix2D((PERSON_PX / 2, PERSON_PX / 2), 8, 1.08)  # mirrored alone, it would be a copy
+    turned = cv2.warpAffine(crop, turn, (PERSON_PX, PERSON_PX), borderMode=cv2.BORDER_REFLECT)
+    another = np.asarray(turned[:, ::-1] * 0.8, np.uint8)
     first = real(f"p/first_{nth:02d}.mp4", crops=[crop])
     return [
         first,
