@@ -16,12 +16,11 @@ from typing import Any
 
 from pyarrow.fs import FileSelector, FileType, LocalFileSystem
 
-from batch.model.fit.state import check_state, progress_of
+from batch.model.fit.state import STATE, check_state, progress_of
 from jobs.console import say
 
 CHECKPOINTS = "checkpoints"
 _LIST = "checkpoint_manager_snapshot.json"
-_STATE = "state.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +124,7 @@ class Checkpoints:
         far = []
         for found in self._found():
             try:
-                with self._place.open_input_stream(f"{found.path}/{_STATE}") as file:
+                with self._place.open_input_stream(f"{found.path}/{STATE}") as file:
                     far.append((progress_of(file.read()), found.base_name, found.path))
             except (FileNotFoundError, ValueError):
                 damaged.append(found.base_name)

@@ -198,7 +198,7 @@ def _tell(
     seen = looked.seen
     table = predictions_table(index, scores, bundle.calibration, groups=looked.groups)
     judgement = Judgement(calibration=bundle.calibration, aggregation=bundle.aggregation, thresholds=bundle.thresholds)
-    unknown = int(np.sum(index.labels < 0))
+    unknown = index.table.num_rows - len(scores.rows)
     evaluation = judged(table, "evaluated", judgement, options.prevalence, of_rows(slices, scores.rows), unknown)
     print(figures_line("evaluated", evaluation.headline()["videos"]))
     has = "has" if seen.is_sure else "may have"

@@ -24,6 +24,8 @@ from batch.model.records import EpochRecord
 
 VERSION = 2
 """Of the layout."""
+STATE = "state.json"
+"""The small file that says how far the run is, written last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +64,13 @@ def save_state(folder: Path, state: RunState) -> None:
     history = [{**asdict(record), "validation": dict(record.validation)} for record in state.history]
     document = {"version": VERSION, **position, "history": history, "fingerprint": dict(state.fingerprint)}
     document["digest"] = digest_of(document)
-    (folder / _STATE).write_text(json.dumps(document, indent=1), encoding="utf-8")
+    (folder / STATE).write_text(json.dumps(document, indent=1), encoding="utf-8")
 
 
 def load_state(folder: Path, fingerprint: Mapping[str, str]) -> RunState:
     """Read a state. Raises ValueError if it is damaged, of another version, or of a run with other options."""
     with _told_of_damage(folder):
-        document = _document((folder / _STATE).read_bytes())
+        document = _document((folder / STATE).read_bytes())
         _check(folder, document, fingerprint)
         network, optimizer, average, best = (_load_arrays(folder / f"{name}.npz") for name in _ARRAYS)
         return RunState(
@@ -83,7 +85,7 @@ def load_state(folder: Path, fingerprint: Mapping[str, str]) -> RunState:
 def check_state(folder: Path) -> None:
     """Read all of a state by its checksums. Raises ValueError if a file is missing or damaged."""
     with _told_of_damage(folder):
-        _document((folder / _STATE).read_bytes())
+        _document((folder / STATE).read_bytes())
         for name in _ARRAYS:
             with ZipFile(folder / f"{name}.npz") as arrays:
                 if broken := arrays.testzip():
@@ -102,9 +104,9 @@ def _document(state_json: bytes) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(state_json)
         digest = document.pop("digest")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _DamageError(f"{_STATE}: expected values and their digest: {error!r}") from error
+        raise _DamageError(f"{STATE}: expected values and their digest: {error!r}") from error
     if digest != digest_of(document):
-        raise _DamageError(f"{_STATE}: digest {digest}, expected {digest_of(document)}")
+        raise _DamageError(f"{STATE}: digest {digest}, expected {digest_of(document)}")
     return document
 
 
@@ -145,6 +147,5 @@ def _load_arrays(path: Path) -> Arrays:
         return [arrays[name] for name in sorted(arrays.files)]
 
 
-_STATE = "state.json"
 _POSITION = ("stage", "stage_step", "step", "epoch_step", "loss_sum", "weight_sum", "seconds")
 _ARRAYS = ("network", "optimizer", "average", "best")
